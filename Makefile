@@ -1,0 +1,56 @@
+# Each target sets up a virtual environment of its own; Python (3.10 or newer) and make are all that is needed.
+PYTHON ?= python3
+VENVS ?= .venv
+OLDER_TRANSFORMERS = 5.21.1 5.22.2
+
+TORCH := $(shell grep '^torch==' constraints.txt)
+PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-older-transformers lint format clean
+
+demo: $(VENVS)/demo/ready
+	$(VENVS)/demo/bin/hf-tle-int8 demo
+
+test: $(VENVS)/test/ready
+	$(VENVS)/test/bin/python -m pytest
+
+lint: $(VENVS)/test/ready
+	$(VENVS)/test/bin/ruff check .
+	$(VENVS)/test/bin/ruff format --check .
+	$(VENVS)/test/bin/mypy
+
+format: $(VENVS)/test/ready
+	$(VENVS)/test/bin/ruff check --fix .
+	$(VENVS)/test/bin/ruff format .
+
+test-older-transformers: $(OLDER_TRANSFORMERS:%=test-transformers-%)
+
+test-transformers-%: $(VENVS)/transformers-%/ready
+	$(VENVS)/transformers-$*/bin/python -m pytest
+
+clean:
+	rm -rf $(VENVS) build dist *.egg-info
+
+# torch is installed alone and first: anything else that asks for it would bring its CUDA build.
+define new_environment
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	cd $(@D) && $(PIP_INSTALL) $(TORCH)
+endef
+
+$(VENVS)/demo/ready: setup.cfg constraints.txt
+	$(new_environment)
+	$(@D)/$(PIP_INSTALL) -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENVS)/test/ready: setup.cfg constraints.txt
+	$(new_environment)
+	$(@D)/$(PIP_INSTALL) -c constraints.txt -e '.[test,demo]'
+	touch $@
+
+$(VENVS)/transformers-%/ready: setup.cfg constraints.txt
+	$(new_environment)
+	grep -vE '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(@D)/constraints.txt
+	$(@D)/$(PIP_INSTALL) -c $(@D)/constraints.txt -e '.[test,demo]' transformers==$*
+	touch $@

@@ -1,0 +1,175 @@
+"""In-memory conversion of any nn.Module.
+
+The linears are converted in place, one after another: each float weight is freed before the next layer is quantized,
+and every reference to a layer (a second registration, a hook, an alias that the caller holds) stays valid.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from torch import Tensor, nn
+
+from hf_tle_int8 import arithmetic
+from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
+from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
+from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.linear import check_int8_weight, check_placement, normalize_scale
+from hf_tle_int8.selection import Rules, Selection, select_linears
+
+logger = logging.getLogger(__name__)
+
+
+def quantize_and_replace_linears(
+    model: nn.Module,
+    skip: Iterable[str] | None = None,
+    require_divisible_by: int = 1,
+    skip_with_bias: bool = False,
+) -> int:
+    """Quantize the linears of ``model`` in place.
+
+    Every weight is checked before the first one is converted, so an error leaves the model as it was. A model of
+    transformers is better loaded with ``quantization_config=TLEInt8Config()``, which never holds the float weights.
+
+    Args:
+        model: any module; may be an ``nn.Linear`` itself.
+        skip: names or ``re:`` patterns of modules to leave as they are (see `matching`).
+        require_divisible_by: leave linears whose in_features or out_features is no multiple of this.
+        skip_with_bias: leave linears that have a bias.
+
+    Returns:
+        How many linears were replaced; a module that is registered twice counts once.
+
+    Raises:
+        ConfigError: a malformed ``skip`` or ``require_divisible_by``.
+        InputTypeError, InputValueError: a weight that cannot be quantized, named.
+        UnsupportedPlacementError: a weight that is not in the memory of the CPU, named.
+    """
+    selection = _select(model, skip, require_divisible_by, skip_with_bias)
+    for name, linear in selection.convert.items():
+        check_placement(linear.weight, f"{name}.weight", allowed=("cpu",))
+        arithmetic.check_weight(linear.weight, f"{name}.weight")
+    for twins in _by_weight(selection):
+        first, *others = twins.values()
+        codes, scale = arithmetic.quantize_weight(first.weight)
+        layer = TLEInt8Linear.become(first, codes, scale, first.bias)
+        for other in others:
+            _share(layer, TLEInt8Linear.become(other, codes, scale, other.bias))
+    logger.info(selection.summary(len(selection.convert)))
+    return len(selection.convert)
+
+
+def replace_linears_with_tle_int8(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    skip: Iterable[str] | None = None,
+    require_divisible_by: int = 1,
+) -> int:
+    """Replace the linears whose INT8 weights are in a pre-quantized state dict, in place.
+
+    A linear called ``name`` takes ``name.weight`` (int8 ``[N, K]``), ``name.weight_scale`` (``[N]``, ``[N, 1]`` or a
+    scalar) and, where the linear has one, ``name.bias``; the tensors are used as they are, not copied. Linears that the
+    state dict has no int8 weight for stay: load the rest with ``model.load_state_dict(rest, strict=False)``. Every
+    tensor is checked before the first linear is replaced, so an error leaves the model as it was.
+
+    Args:
+        model: any module, also one on the meta device.
+        state_dict: the pre-quantized tensors.
+        skip: names or ``re:`` patterns of modules to leave as they are (see `matching`).
+        require_divisible_by: leave linears whose in_features or out_features is no multiple of this.
+
+    Returns:
+        How many linears were replaced.
+
+    Raises:
+        ConfigError: a malformed ``skip`` or ``require_divisible_by``.
+        CheckpointError: a tensor that is missing, misshapen, mistyped or out of range, named.
+    """
+    selection = _select(model, skip, require_divisible_by, keep_tied=False)
+    states: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+    for name, linear in selection.convert.items():
+        state = _read_state(linear, selection.aliases[name], state_dict)
+        if state is None:
+            selection.keep(name, "without an int8 weight in the state dict")
+        else:
+            states[name] = state
+    for name, state in states.items():
+        TLEInt8Linear.become(selection.convert[name], *state)
+    logger.log(logging.INFO if states else logging.WARNING, selection.summary(len(states)))
+    return len(states)
+
+
+def _select(
+    model: nn.Module,
+    skip: Iterable[str] | None,
+    require_divisible_by: int,
+    skip_with_bias: bool = False,
+    keep_tied: bool = True,
+) -> Selection:
+    if not isinstance(require_divisible_by, int) or require_divisible_by < 1:
+        raise ConfigError(f"require_divisible_by={require_divisible_by!r}: a whole number of 1 or more is needed.")
+    matcher = ModuleMatcher([] if skip is None else skip)
+    rules = Rules(
+        matcher, require_divisible_by=require_divisible_by, skip_with_bias=skip_with_bias, keep_tied=keep_tied
+    )
+    selection = select_linears(model, rules)
+    warn_unmatched(matcher)
+    return selection
+
+
+def _by_weight(selection: Selection) -> list[dict[str, nn.Linear]]:
+    """The linears to convert, grouped by the weight that they share."""
+    groups: dict[int, dict[str, nn.Linear]] = {}
+    for name, linear in selection.convert.items():
+        groups.setdefault(id(linear.weight), {})[name] = linear
+    return list(groups.values())
+
+
+def _share(layer: TLEInt8Linear, twin: TLEInt8Linear) -> None:
+    twin.weight, twin.weight_scale = layer.weight, layer.weight_scale
+
+
+def _read_state(
+    linear: nn.Linear, names: list[str], state_dict: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    prefixes = [f"{name}." if name else "" for name in names]
+    prefix = next((p for p in prefixes if f"{p}weight" in state_dict or f"{p}weight_scale" in state_dict), None)
+    if prefix is None:
+        return None
+    weight, scale, bias = (state_dict.get(f"{prefix}{key}") for key in ("weight", "weight_scale", "bias"))
+    if weight is not None and scale is None and weight.is_floating_point():
+        return None
+    for key, tensor, needed in (
+        ("weight", weight, True),
+        ("weight_scale", scale, True),
+        ("bias", bias, _biased(linear)),
+    ):
+        if needed != (tensor is not None):
+            raise CheckpointError(
+                f"the state dict {'lacks' if needed else 'has'} {prefix}{key}, but the INT8 layer {prefix[:-1]!r} of "
+                f"this model {'needs' if needed else 'has no'} {key}: it is incomplete or of another model. "
+                f"Provide the state dict of this model, or skip the layer by name."
+            )
+    try:
+        check_int8_weight(cast(Tensor, weight), f"{prefix}weight")
+        scale = normalize_scale(cast(Tensor, scale), linear.out_features, f"{prefix}weight_scale")
+    except TLEInt8Error as error:
+        raise CheckpointError(str(error)) from error
+    weight = cast(Tensor, weight)
+    _check_shape(f"{prefix}weight", weight, linear.weight)
+    if bias is not None:
+        _check_shape(f"{prefix}bias", bias, linear.bias)
+    return weight.contiguous(), scale, bias
+
+
+def _biased(linear: nn.Linear) -> bool:
+    # nn.Linear is typed as if it always had a bias.
+    return linear._parameters["bias"] is not None
+
+
+def _check_shape(name: str, tensor: Tensor, replaced: Tensor) -> None:
+    if tensor.shape != replaced.shape:
+        raise CheckpointError(
+            f"{name} has shape {tuple(tensor.shape)} and the layer needs {tuple(replaced.shape)}: "
+            f"the state dict is of another model. Provide the one of this model, or skip the layer by name."
+        )

@@ -1,0 +1,108 @@
+"""Which modules a list of names and patterns means.
+
+A plain entry matches a module when its dot-separated parts stand one after another in the module's name: ``"lm_head"``,
+``"layers.1"`` (not ``layers.10``), ``"mlp"`` (everything inside each ``mlp``). An entry that begins with ``re:`` is a
+regular expression, tried at the start of the name with `re.match`, as compressed-tensors does.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from hf_tle_int8.errors import ConfigError
+
+REGEX_PREFIX = "re:"
+
+logger = logging.getLogger(__name__)
+
+
+def check_patterns(patterns: object, option: str) -> list[str]:
+    """Return ``patterns`` as a list, or raise `ConfigError` naming the entry of ``option`` that cannot be used."""
+    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+        raise ConfigError(
+            f"{option}={patterns!r} is not a list: give an iterable of module names, for example [{str(patterns)!r}]."
+        )
+    checked = list(patterns)
+    for pattern in checked:
+        _matcher(pattern, option)
+    return checked
+
+
+def _matcher(pattern: object, option: str) -> Callable[[str], bool]:
+    if not isinstance(pattern, str) or not pattern.removeprefix(REGEX_PREFIX).strip():
+        raise ConfigError(
+            f"{option} holds {pattern!r}: each entry is a module name such as 'lm_head', or 're:' and an expression."
+        )
+    if pattern.startswith(REGEX_PREFIX):
+        try:
+            expression = re.compile(pattern.removeprefix(REGEX_PREFIX))
+        except re.error as error:
+            raise ConfigError(
+                f"{option} holds {pattern!r}, which is no valid regular expression ({error}). "
+                f"Correct it, or drop the 're:' to match the name as it stands."
+            ) from error
+        return lambda name: expression.match(name) is not None
+    return lambda name: f".{pattern}." in f".{name}."
+
+
+@dataclass
+class ModuleMatcher:
+    """Names and ``re:`` patterns, and which of them have matched so far.
+
+    Args:
+        patterns: module names and ``re:`` patterns.
+        option: the option that they come from, for messages.
+    """
+
+    patterns: Iterable[str]
+    option: str = "skip"
+    _matchers: dict[str, Callable[[str], bool]] = field(init=False, repr=False)
+    _matched: set[str] = field(init=False, default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        self.patterns = check_patterns(self.patterns, self.option)
+        self._matchers = {pattern: _matcher(pattern, self.option) for pattern in self.patterns}
+
+    def matches(self, names: Iterable[str]) -> bool:
+        """Whether any pattern matches any of ``names``, the names under which one module is known."""
+        names = list(names)
+        hits = {pattern for pattern, matcher in self._matchers.items() if any(map(matcher, names))}
+        self._matched |= hits
+        return bool(hits)
+
+    def unmatched(self) -> list[str]:
+        """The patterns that have matched nothing so far, in the order given."""
+        return [pattern for pattern in self._matchers if pattern not in self._matched]
+
+
+def warn_unmatched(matcher: ModuleMatcher) -> None:
+    """Log a warning that names the patterns of ``matcher`` which matched no linear."""
+    if unmatched := matcher.unmatched():
+        logger.warning(
+            "%s: %s matched no linear layer. Names are those of model.named_modules(); 're:' patterns match from the "
+            "start of a name.",
+            matcher.option,
+            ", ".join(map(repr, unmatched)),
+        )
+
+
+def pattern_for(name: str, apart_from: Iterable[str]) -> str:
+    """A pattern for the module called ``name`` that matches none of ``apart_from``: the name, or ``re:`` anchored."""
+    if ModuleMatcher([name]).matches(apart_from):
+        return f"{REGEX_PREFIX}{re.escape(name)}$"
+    return name
+
+
+def name_aliases(name: str, base_prefix: str) -> list[str]:
+    """The names of one module in a base model and in the same model under a head: ``layers.0`` and ``model.layers.0``.
+
+    Args:
+        name: the module's name in the model at hand.
+        base_prefix: where a head model keeps its base model (``base_model_prefix`` in transformers), or ``""``.
+    """
+    if not base_prefix:
+        return [name]
+    if name.startswith(f"{base_prefix}."):
+        return [name, name.removeprefix(f"{base_prefix}.")]
+    return [name, f"{base_prefix}.{name}"]

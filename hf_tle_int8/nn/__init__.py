@@ -1,0 +1,5 @@
+"""Modules that hold INT8 weights."""
+
+from hf_tle_int8.nn.linear import TLEInt8Linear
+
+__all__ = ["TLEInt8Linear"]

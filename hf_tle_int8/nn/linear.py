@@ -1,0 +1,207 @@
+"""TLEInt8Linear: the state of an INT8 linear layer and one operator call."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from hf_tle_int8 import arithmetic, ops
+from hf_tle_int8.errors import InputTypeError, InputValueError, TLEInt8Error, UnsupportedPlacementError
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def check_placement(tensor: Tensor, name: str, allowed: tuple[str, ...] = ("cpu", "meta")) -> None:
+    """Raise `UnsupportedPlacementError` unless ``tensor`` is on one of the device types ``allowed``."""
+    if tensor.device.type not in allowed:
+        raise UnsupportedPlacementError(
+            f"{name} is on {tensor.device}: INT8 linears run on the CPU. Move it there with .to('cpu')."
+        )
+
+
+def check_int8_weight(weight: Tensor, name: str = "w_int8") -> None:
+    """Raise unless ``weight`` is int8 ``[N, K]`` in the memory of the CPU (or on the meta device)."""
+    if weight.dtype != torch.int8:
+        raise InputTypeError(
+            f"{name} has dtype {weight.dtype}: int8 codes are needed. "
+            f"To quantize a float weight, use TLEInt8Linear.from_linear or quantize_and_replace_linears."
+        )
+    arithmetic.check_weight_shape(weight, name)
+    check_placement(weight, name)
+
+
+def normalize_scale(scale: Tensor, out_features: int, name: str = "w_scale") -> Tensor:
+    """Bring a per-channel scale to fp32 ``[N, 1]``.
+
+    Args:
+        scale: ``[N]``, ``[N, 1]`` or a scalar, floating point, each value finite and above 0.
+        out_features: N.
+        name: what an error calls the tensor.
+
+    Raises:
+        InputTypeError: not a floating-point tensor.
+        InputValueError: another shape, or a value that is zero, negative, NaN or Inf.
+    """
+    if not scale.is_floating_point():
+        raise InputTypeError(f"{name} has dtype {scale.dtype}: a scale must be floating point.")
+    if scale.ndim == 0:
+        scale = scale.expand(out_features)
+    if scale.shape not in ((out_features,), (out_features, 1)):
+        raise InputValueError(
+            f"{name} has shape {tuple(scale.shape)}: [{out_features}], [{out_features}, 1] or a scalar is needed, "
+            f"one scale for each output channel."
+        )
+    check_placement(scale, name)
+    scale = scale.detach().to(torch.float32).reshape(out_features, 1).contiguous()
+    if scale.device.type != "meta":
+        check_scale_values(scale, name)
+    return scale
+
+
+def check_scale_values(scale: Tensor, name: str) -> None:
+    """Raise `InputValueError` unless each value of ``scale`` is finite and above 0."""
+    valid = torch.isfinite(scale) & (scale > 0)
+    if not valid.all():
+        channel = int(torch.nonzero(~valid.flatten())[0])
+        raise InputValueError(
+            f"{name} is {scale.flatten()[channel].item()} for output channel {channel}: a scale must be finite and "
+            f"above 0. The checkpoint is damaged or was made by another scheme; quantize the float model again."
+        )
+
+
+class TLEInt8Linear(nn.Linear):
+    """A linear layer with int8 weights, one scale per output channel, and activations quantized per token.
+
+    ``y = x @ (weight * weight_scale).T + bias``. All of its parameters are frozen; gradients flow to ``x``, so that
+    adapters such as LoRA train on top. ``.to(dtype)``, ``.half()`` and the like cast the bias alone.
+
+    Args:
+        w_int8: int8 ``[N, K]`` codes, ``1 <= K <= 131072``.
+        w_scale: scale with ``w ≈ w_int8 * w_scale[:, None]``: ``[N]``, ``[N, 1]`` or a scalar, finite and above 0.
+        bias: ``[N]``, floating point, or None.
+
+    Raises:
+        InputTypeError: a tensor of a wrong dtype.
+        InputValueError: a tensor of a wrong shape, or a scale that is zero, negative, NaN or Inf.
+        UnsupportedPlacementError: a tensor that is not in the memory of the CPU.
+    """
+
+    # transformers must not run its weight initialization on int8 codes; PEFT dispatches its LoRA layer to nn.Linear.
+    _is_hf_initialized = True
+
+    weight_scale: nn.Parameter
+
+    def __init__(self, w_int8: Tensor, w_scale: Tensor | float, bias: Tensor | None = None):
+        check_int8_weight(w_int8)
+        out_features, in_features = w_int8.shape
+        scale = normalize_scale(torch.as_tensor(w_scale, device=w_int8.device), out_features)
+        if bias is not None:
+            _check_bias(bias, out_features)
+        nn.Module.__init__(self)
+        self.in_features = in_features
+        self.out_features = out_features
+        self._set_state(w_int8.contiguous(), scale, bias)
+
+    def _set_state(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        self.weight = _frozen(weight)
+        self.weight_scale = _frozen(scale)
+        self.register_parameter("bias", None if bias is None else _frozen(bias))
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear) -> "TLEInt8Linear":
+        """Quantize a float ``nn.Linear`` into a new layer; ``linear`` is left as it is.
+
+        Raises:
+            InputTypeError, InputValueError: its weight cannot be quantized (see `arithmetic.check_weight`).
+            UnsupportedPlacementError: its weight is not in the memory of the CPU.
+        """
+        check_placement(linear.weight, "the weight", allowed=("cpu",))
+        layer = cls(*arithmetic.quantize_weight(linear.weight), None if linear.bias is None else linear.bias.clone())
+        return layer.train(linear.training)
+
+    @classmethod
+    def become(cls, linear: nn.Linear, weight: Tensor, scale: Tensor, bias: Tensor | None) -> "TLEInt8Linear":
+        """Turn ``linear`` itself into an INT8 layer, so that every reference to it and its hooks stay valid.
+
+        Args:
+            linear: a plain ``nn.Linear``; its float weight is dropped.
+            weight: int8 ``[N, K]``, or a float placeholder on the meta device that a loader will replace.
+            scale: fp32 ``[N, 1]``.
+            bias: ``[N]`` or None.
+        """
+        linear.__class__ = cls
+        layer = cast(TLEInt8Linear, linear)
+        layer._set_state(weight, scale, bias)
+        return layer
+
+    def revert(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
+        """Turn this layer itself back into a trainable ``nn.Linear`` with the given float tensors; undoes `become`."""
+        linear = cast(nn.Linear, self)
+        del self.weight_scale
+        linear.__class__ = nn.Linear
+        linear.weight = nn.Parameter(weight.detach())
+        linear.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach()))
+        return linear
+
+    def to_linear(self, dtype: torch.dtype | None = None) -> nn.Linear:
+        """A new ``nn.Linear``: dequantized weight and bias, both in ``dtype`` (default: that of the bias, or fp32)."""
+        if dtype is None:
+            dtype = torch.float32 if self.bias is None else self.bias.dtype
+        with torch.device("meta"):
+            linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, dtype=dtype)
+        linear.weight = nn.Parameter(self.dequantize(dtype))
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().to(dtype))
+        return linear.train(self.training)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The float weight ``[N, K]``: ``weight * weight_scale`` in fp32, rounded once to ``dtype``."""
+        return arithmetic.dequantize_weight(self.weight.detach(), self.weight_scale.detach(), dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x [..., K]`` in fp32, fp16 or bf16 -> ``[..., N]`` in the same dtype; see `ops.linear`."""
+        return ops.linear(x, self.weight, self.weight_scale, self.bias)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows between the brackets."""
+        return f"{super().extra_repr()}, weights=int8 per channel, activations=int8 per token"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TLEInt8Linear":
+        codes_and_scale = (self.weight, self.weight_scale)
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            if applied.dtype != tensor.dtype and any(tensor is own for own in codes_and_scale):
+                return tensor.to(applied.device)
+            return applied
+
+        super()._apply(keep_dtype, recurse)
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        """Refuse what ``copy_`` would silently cast to int8 codes, and accept every shape of scale."""
+        try:
+            if (weight := state_dict.get(f"{prefix}weight")) is not None:
+                check_int8_weight(weight, f"{prefix}weight")
+            if (scale := state_dict.get(f"{prefix}weight_scale")) is not None:
+                state_dict[f"{prefix}weight_scale"] = normalize_scale(scale, self.out_features, f"{prefix}weight_scale")
+        except TLEInt8Error as error:
+            error_msgs.append(str(error))
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+def _check_bias(bias: Tensor, out_features: int) -> None:
+    if not bias.is_floating_point():
+        raise InputTypeError(f"bias has dtype {bias.dtype}: a floating-point bias is needed.")
+    if bias.shape != (out_features,):
+        raise InputValueError(f"bias has shape {tuple(bias.shape)}: [{out_features}] is needed.")
+    check_placement(bias, "bias")
