@@ -1,0 +1,168 @@
+"""Checkpoints of compressed-tensors and llm-compressor, scheme W8A8: reading their configuration and writing it.
+
+The files are the same on both sides, ``<module>.weight`` int8 ``[N, K]`` and ``<module>.weight_scale`` ``[N, 1]``; only
+``quantization_config`` in ``config.json`` differs. The compressed-tensors package is not needed.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
+from hf_tle_int8.loading import sub_configs
+from hf_tle_int8.matching import REGEX_PREFIX
+from hf_tle_int8.nn import TLEInt8Linear
+
+QUANT_METHOD = "compressed-tensors"
+_FORMAT = "int-quantized"
+
+_WEIGHTS: dict[str, Any] = {
+    "num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False, "group_size": None,
+}  # fmt: skip
+_ACTIVATIONS: dict[str, Any] = {
+    "num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True, "group_size": None,
+}  # fmt: skip
+# What the package assumes of a key that is absent.
+_DEFAULTS: dict[str, Any] = {
+    "num_bits": 8, "type": "int", "symmetric": True, "strategy": None, "dynamic": False, "group_size": None,
+}  # fmt: skip
+
+
+def config_from_compressed_tensors(found: Mapping[str, Any]) -> TLEInt8Config:
+    """Translate a compressed-tensors ``quantization_config`` of the W8A8 scheme.
+
+    Args:
+        found: the ``quantization_config`` of a ``config.json``.
+
+    Raises:
+        UnsupportedSchemeError: any other scheme, naming what was found.
+    """
+    if found.get("quant_method") != QUANT_METHOD:
+        raise UnsupportedSchemeError(
+            f"quant_method={found.get('quant_method')!r} is not {QUANT_METHOD!r}. "
+            f"Load the checkpoint with the library that made it."
+        )
+    groups = found.get("config_groups") or {}
+    if len(groups) != 1:
+        raise _unsupported(f"{len(groups)} config groups", "one group for all linears")
+    group = next(iter(groups.values()))
+    if not isinstance(group, Mapping):
+        raise _unsupported(f"the preset {next(iter(groups))!r}", "a spelled-out scheme")
+    _check_group(group, found)
+    for feature in ("kv_cache_scheme", "sparsity_config", "transform_config"):
+        if _is_active(found.get(feature)):
+            raise _unsupported(f"{feature}={found[feature]!r}", f"no {feature}")
+    if found.get("quantization_status", "compressed") != "compressed":
+        raise _unsupported(f"quantization_status={found['quantization_status']!r}", "compressed weights")
+    return TLEInt8Config(modules_to_not_convert=[_as_pattern(entry) for entry in found.get("ignore") or []])
+
+
+def _check_group(group: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    checkpoint_format = group.get("format") or found.get("format")
+    if checkpoint_format != _FORMAT:
+        raise _unsupported(f"format={checkpoint_format!r}", f"format={_FORMAT!r}")
+    if list(group.get("targets") or []) != ["Linear"]:
+        raise _unsupported(f"targets={group.get('targets')!r}", "targets=['Linear']")
+    if group.get("output_activations"):
+        raise _unsupported("quantized output activations", "input activations only")
+    for part, expected in (("weights", _WEIGHTS), ("input_activations", _ACTIVATIONS)):
+        actual = group.get(part)
+        if actual is None:
+            raise _unsupported(f"{part}=None", f"{part} of 8 bits")
+        for key, value in expected.items():
+            got = actual.get(key, _DEFAULTS[key])
+            if got != value:
+                raise _unsupported(f"{part}.{key}={got!r}", f"{part}.{key}={value!r}")
+
+
+def _is_active(setting: Any) -> bool:
+    if isinstance(setting, Mapping):
+        # An empty sparsity or transform configuration is written as one that holds only empty values.
+        return any(_is_active(value) for key, value in setting.items() if key != "format" or value != "dense")
+    return bool(setting)
+
+
+def _as_pattern(entry: str) -> str:
+    """An ``ignore`` entry as a pattern of ours: a plain name there means that module alone."""
+    return entry if entry.startswith(REGEX_PREFIX) else f"{REGEX_PREFIX}{re.escape(entry)}$"
+
+
+def _unsupported(found: str, needed: str) -> UnsupportedSchemeError:
+    return UnsupportedSchemeError(
+        f"this compressed-tensors checkpoint has {found}, and INT8 linears need {needed} (scheme W8A8: int-quantized, "
+        f"symmetric, weights per channel, dynamic activations per token). Quantize the float model with "
+        f"TLEInt8Config() or llm-compressor's W8A8 scheme, or load this one with the compressed-tensors package."
+    )
+
+
+def load_config(name_or_path: str, **kwargs: Any) -> PreTrainedConfig:
+    """The model configuration of a compressed-tensors W8A8 checkpoint, ready to load in INT8.
+
+    ``from_pretrained(name, config=load_config(name))`` does without any patch of transformers what
+    ``from_pretrained(name, quantization_config=TLEInt8Config())`` does.
+
+    Args:
+        name_or_path: of the checkpoint.
+        kwargs: for ``AutoConfig.from_pretrained``.
+
+    Raises:
+        UnsupportedSchemeError: the checkpoint is not compressed-tensors W8A8.
+    """
+    config = AutoConfig.from_pretrained(name_or_path, **kwargs)
+    found = getattr(config, "quantization_config", None) or {}
+    config.quantization_config = config_from_compressed_tensors(found).to_dict()
+    return config
+
+
+def to_compressed_tensors(model: nn.Module) -> dict[str, Any]:
+    """The compressed-tensors ``quantization_config`` that describes ``model``: its float linears are its ``ignore``."""
+    linears = {name: m for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.Linear)}
+    ignore = [name for name, linear in linears.items() if not isinstance(linear, TLEInt8Linear)]
+    return {
+        "quant_method": QUANT_METHOD,
+        "format": _FORMAT,
+        "quantization_status": "compressed",
+        "ignore": ignore,
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": dict(_WEIGHTS),
+                "input_activations": dict(_ACTIVATIONS),
+                "output_activations": None,
+                "format": _FORMAT,
+            }
+        },
+    }
+
+
+def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, **kwargs: Any) -> None:
+    """Save an INT8 model so that stock transformers with the compressed-tensors package loads it.
+
+    Args:
+        model: loaded with `TLEInt8Config`.
+        save_directory: where to.
+        kwargs: for ``model.save_pretrained``.
+
+    Raises:
+        ConfigError: ``model`` was not loaded with `TLEInt8Config`.
+    """
+    own = getattr(model.config, "quantization_config", None)
+    if not isinstance(own, TLEInt8Config):
+        raise ConfigError(
+            f"the model has quantization_config={own!r}: it was not loaded in INT8. "
+            f"Load it with from_pretrained(..., quantization_config=TLEInt8Config()) first."
+        )
+    inner = [config for config in sub_configs(model.config) if hasattr(config, "quantization_config")]
+    model.config.quantization_config = to_compressed_tensors(model)
+    for config in inner:
+        del config.quantization_config
+    try:
+        model.save_pretrained(save_directory, **kwargs)
+    finally:
+        for config in [model.config, *inner]:
+            config.quantization_config = own

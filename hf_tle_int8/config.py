@@ -1,0 +1,109 @@
+"""TLEInt8Config: the options of INT8 loading, each one documented and validated."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from hf_tle_int8.errors import ConfigError
+from hf_tle_int8.matching import ModuleMatcher, check_patterns
+
+QUANT_METHOD = "tle_int8"
+
+# Of the files that `save_pretrained` writes; raised when an older release could not read them.
+FORMAT_VERSION = 1
+
+_OPTIONS = ("modules_to_not_convert", "quantize_lm_head")
+_FIXED = {
+    "quant_method": QUANT_METHOD,
+    "bits": 8,
+    "format_version": FORMAT_VERSION,
+    "requires": "pip install hf_tle_int8, and `import hf_tle_int8` before from_pretrained",
+}
+
+
+class TLEInt8Config(QuantizationConfigMixin):
+    """Load a model in INT8: weights per output channel, activations per token, dynamic (W8A8).
+
+    Args:
+        modules_to_not_convert: modules to leave in floating point, ADDED to the defaults (the output head and weights
+            tied to an embedding). A plain entry such as ``"mlp"`` or ``"layers.0"`` matches every module with these
+            parts in its name; ``"re:"`` begins a regular expression that is tried at the start of the name.
+        quantize_lm_head: also quantize the output head. Refused for a head that shares the weight of the embedding.
+        kwargs: what `to_dict` adds for a reader of ``config.json``; anything else is refused.
+
+    Raises:
+        ConfigError: an unknown option, a malformed value, or options that contradict each other.
+    """
+
+    quant_method: Any
+
+    def __init__(
+        self,
+        modules_to_not_convert: Iterable[str] | None = None,
+        quantize_lm_head: bool = False,
+        **kwargs: Any,
+    ):
+        self.quant_method = QUANT_METHOD
+        self.modules_to_not_convert = modules_to_not_convert
+        self.quantize_lm_head = quantize_lm_head
+        _check_fixed(kwargs)
+        self.post_init()
+
+    def post_init(self) -> None:
+        """Validate every option; raises `ConfigError`."""
+        if self.modules_to_not_convert is not None:
+            self.modules_to_not_convert = check_patterns(self.modules_to_not_convert, "modules_to_not_convert")
+        if not isinstance(self.quantize_lm_head, bool):
+            raise ConfigError(f"quantize_lm_head={self.quantize_lm_head!r}: True or False is needed.")
+        if self.quantize_lm_head and ModuleMatcher(self.modules_to_not_convert or []).matches(["lm_head"]):
+            raise ConfigError(
+                "quantize_lm_head=True contradicts modules_to_not_convert, which holds the lm_head "
+                f"({self.modules_to_not_convert!r}). Drop one of the two."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``config.json`` stores; ``TLEInt8Config(**config.to_dict())`` is an equal configuration."""
+        skipped = None if self.modules_to_not_convert is None else list(self.modules_to_not_convert)
+        return {**_FIXED, "modules_to_not_convert": skipped, "quantize_lm_head": self.quantize_lm_head}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TLEInt8Config) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def from_dict(
+        cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> "TLEInt8Config | tuple[TLEInt8Config, dict[str, Any]]":
+        """Build a configuration from what `to_dict` returned; ``kwargs`` that are options override it.
+
+        Raises:
+            ConfigError: see `TLEInt8Config`.
+        """
+        overrides = {key: kwargs.pop(key) for key in _OPTIONS if key in kwargs}
+        config = cls(**{**config_dict, **overrides})
+        return (config, kwargs) if return_unused_kwargs else config
+
+    def get_loading_attributes(self) -> dict[str, Any]:
+        """Options that ``from_pretrained(..., quantization_config=...)`` may change on an INT8 checkpoint: none."""
+        return {}
+
+
+def _check_fixed(found: dict[str, Any]) -> None:
+    for key, value in found.items():
+        if key not in _FIXED:
+            near = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.4)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The options are {', '.join(_OPTIONS)}."
+            raise ConfigError(f"TLEInt8Config has no option {key!r}. {hint}")
+        if key == "format_version" and value != FORMAT_VERSION:
+            raise ConfigError(
+                f"this checkpoint has format_version={value!r} and this release reads {FORMAT_VERSION}: it was written "
+                f"by another hf_tle_int8. Upgrade with pip install -U hf_tle_int8."
+            )
+        if key in ("quant_method", "bits") and value != _FIXED[key]:
+            raise ConfigError(
+                f"{key}={value!r} contradicts this configuration, which is {key}={_FIXED[key]!r} (W8A8). "
+                f"Drop it, or use the library that {value!r} belongs to."
+            )

@@ -1,0 +1,117 @@
+"""What happens to a model of transformers between its skeleton on the meta device and the loaded INT8 model."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.core_model_loading import ConversionOps
+
+from hf_tle_int8.arithmetic import quantize_weight
+from hf_tle_int8.checks import was_loaded
+from hf_tle_int8.errors import TLEInt8Error
+from hf_tle_int8.matching import ModuleMatcher
+from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.selection import modules_by_identity
+
+
+class LoadingState(Protocol):
+    """What the operation below needs of the quantizer."""
+
+    expected_shapes: dict[str, torch.Size]
+    mismatched: set[str]
+    errors: list[str]
+
+    def param_needs_quantization(self, model: nn.Module, param_name: str) -> bool:
+        """Whether the tensor is a float weight to quantize."""
+        ...
+
+
+class QuantizeWeight(ConversionOps):
+    """Turns each float weight, as it arrives, into int8 codes and their fp32 scale."""
+
+    def __init__(self, state: LoadingState):
+        self.state = state
+
+    @torch.no_grad()
+    def convert(self, input_dict: dict[str, Any], model: Any = None, **kwargs: Any) -> dict[str, Tensor]:
+        """``{name: float [N, K]}`` -> ``{name: int8 [N, K], name + "_scale": fp32 [N, 1]}``.
+
+        transformers would turn an exception raised here into a line of its log; errors are collected instead, and
+        `check_loaded` raises them.
+        """
+        converted: dict[str, Tensor] = {}
+        for name in list(input_dict):
+            value = input_dict.pop(name)
+            tensor = value[0] if isinstance(value, list) else value
+            converted[name] = tensor
+            if not self.state.param_needs_quantization(model, name):
+                continue
+            if tensor.shape != self.state.expected_shapes[name]:
+                # transformers reports it, or initializes the layer anew under ignore_mismatched_sizes.
+                self.state.mismatched.add(name)
+                continue
+            try:
+                converted[name], converted[f"{name}_scale"] = quantize_weight(tensor, name)
+            except TLEInt8Error as error:
+                self.state.errors.append(str(error))
+        return converted
+
+
+def make_skeleton(linear: nn.Linear) -> None:
+    """Turn ``linear``, on the meta device, into an INT8 layer that waits for its tensors.
+
+    The weight keeps its float dtype until int8 codes replace it. Up to transformers 5.22, a tensor of the checkpoint is
+    cast to the dtype found here before it can be quantized; and what turns out to be new to the checkpoint is
+    initialized by the model's own code, as it would be in float, and goes back to ``nn.Linear`` (`settle`).
+    """
+    scale = torch.empty((linear.out_features, 1), dtype=torch.float32, device="meta")
+    TLEInt8Linear.become(linear, linear.weight, scale, linear.bias)._is_hf_initialized = False
+
+
+def settle(model: PreTrainedModel, allow_new: bool) -> list[str]:
+    """Make the layers of which the checkpoint has nothing ``nn.Linear`` again, and close the others.
+
+    Args:
+        model: after loading.
+        allow_new: whether layers may be new to the checkpoint. If not, `check_loaded` will report them.
+
+    Returns:
+        The names of the layers that are new: heads of another task, already initialized by the model's own code.
+    """
+    new = []
+    for names, layer in modules_by_identity(model):
+        if not isinstance(layer, TLEInt8Linear):
+            continue
+        del layer._is_hf_initialized
+        if layer.weight.is_meta:
+            # Offloaded: the codes are on the disk.
+            layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+        if allow_new and not any(map(was_loaded, layer.parameters())):
+            layer.revert(layer.weight, layer.bias)
+            new += names
+    return new
+
+
+def sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """The configurations inside of the configuration of a composite model, such as text and vision, at any depth."""
+    for key in config.sub_configs:
+        inner = getattr(config, key, None)
+        if isinstance(inner, PreTrainedConfig):
+            yield inner
+            yield from sub_configs(inner)
+
+
+def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Turn each INT8 layer of ``model`` into a float ``nn.Linear`` and cast its floating parameters to ``dtype``.
+
+    Buffers keep their dtype, as do parameters that the model's class keeps in fp32: rotary frequencies, for one.
+    """
+    for layer in model.modules():
+        if isinstance(layer, TLEInt8Linear):
+            layer.revert(layer.dequantize(dtype), layer.bias)
+    in_fp32 = ModuleMatcher(model._get_dtype_plan(dtype))
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not in_fp32.matches([name]):
+            parameter.data = parameter.data.to(dtype)

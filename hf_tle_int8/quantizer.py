@@ -1,0 +1,196 @@
+"""TLEInt8HfQuantizer: the hooks that transformers calls while it loads, saves and dequantizes a model."""
+
+import copy
+import logging
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import WeightConverter
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizers_utils import get_module_from_name
+
+from hf_tle_int8 import checks, defaults, loading
+from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
+from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, warn_unmatched
+from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.selection import Rules, Selection, select_linears
+
+logger = logging.getLogger(__name__)
+
+
+class TLEInt8HfQuantizer(HfQuantizer):
+    """Loads linears as `TLEInt8Linear`: quantized as each tensor arrives, or read from an INT8 checkpoint."""
+
+    requires_calibration = False
+    # Makes transformers clone a model's own weight converters for the scales.
+    serialized_names: ClassVar[dict[str, list[str]]] = {"weight": ["weight", "weight_scale"]}
+
+    def __init__(self, quantization_config: TLEInt8Config, **kwargs: Any):
+        # The caller's object may configure a second model: it is never changed.
+        super().__init__(copy.deepcopy(quantization_config), **kwargs)
+        self.selection = Selection()
+        self.expected_shapes: dict[str, torch.Size] = {}
+        self.mismatched: set[str] = set()
+        self.errors: list[str] = []
+        self.scale_converters: list[WeightConverter] = []
+        self.base_prefix = ""
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        """Refuse devices other than the CPU, and disk offload while quantizing.
+
+        Raises:
+            UnsupportedPlacementError: see above.
+        """
+        placements = device_map.values() if isinstance(device_map, dict) else [device_map]
+        for placement in placements:
+            kind = placement.type if isinstance(placement, torch.device) else placement
+            if kind == "disk" and not self.pre_quantized:
+                raise UnsupportedPlacementError(
+                    "device_map offloads to 'disk' while the model is quantized, which would leave the float weights "
+                    "there. Save an INT8 checkpoint first (load with device_map='cpu', then save_pretrained) and "
+                    "offload that one."
+                )
+            if isinstance(kind, int) or str(kind).split(":")[0] in ("cuda", "mps", "xpu", "npu", "hpu"):
+                raise UnsupportedPlacementError(
+                    f"device_map places modules on {placement!r}: INT8 linears run on the CPU. Pass device_map='cpu'."
+                )
+
+    def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs: Any) -> bool:
+        """Whether the tensor ``param_name`` of the checkpoint is a float weight to quantize.
+
+        From 5.23 on, transformers also asks before it compares shapes. It is told True for each tensor of an INT8
+        checkpoint that is ours: `checks.check_loaded` compares them, and names the tensor in its error.
+        """
+        if param_name in self.mismatched:
+            return False
+        module, tensor_name = get_module_from_name(model, param_name)
+        return isinstance(module, TLEInt8Linear) and (self.pre_quantized or tensor_name == "weight")
+
+    def param_element_size(self, model: PreTrainedModel, param_name: str, param: torch.Tensor) -> float:
+        """Bytes per element that ``param_name`` will take, for device maps that transformers infers."""
+        module, tensor_name = get_module_from_name(model, param_name)
+        return 1 if isinstance(module, TLEInt8Linear) and tensor_name == "weight" else param.element_size()
+
+    def get_quantize_ops(self) -> loading.QuantizeWeight:
+        """The operation that transformers runs on each tensor that needs quantization."""
+        return loading.QuantizeWeight(self)
+
+    def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
+        """Remember the converters that the base class clones for the scales: saving needs them as well."""
+        conversions = super().update_weight_conversions(weight_conversions, model)
+        known = {id(conversion) for conversion in weight_conversions}
+        self.scale_converters = [c for c in conversions if isinstance(c, WeightConverter) and id(c) not in known]
+        return conversions
+
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        if not self.pre_quantized:
+            checks.check_float_checkpoint(checkpoint_files or [])
+        if getattr(model.config, "distributed_config", None) is not None:
+            raise UnsupportedPlacementError(
+                "distributed_config asks for a distributed model: INT8 linears run in one process. "
+                "Load without tp_plan and distributed_config."
+            )
+        self.selection = self._select(model)
+        for linear in self.selection.convert.values():
+            loading.make_skeleton(linear)
+        self.expected_shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+    def _select(self, model: PreTrainedModel) -> Selection:
+        config = self.quantization_config
+        skips = defaults.tied_linears(model)
+        heads = defaults.head_names(model)
+        if config.quantize_lm_head and (tied := heads & skips.keys()):
+            raise ConfigError(
+                f"quantize_lm_head=True, but {min(tied)} shares its weight with the embedding, which stays in floating "
+                f"point. Drop quantize_lm_head for this model."
+            )
+        # The list of an INT8 checkpoint is complete: it was resolved when the model was quantized.
+        if not self.pre_quantized:
+            skips |= defaults.fp32_linears(model)
+            if not config.quantize_lm_head:
+                skips |= dict.fromkeys(heads - skips.keys(), "the output head, by default,")
+        matcher = ModuleMatcher(config.modules_to_not_convert or [], option="modules_to_not_convert")
+        self.base_prefix = model.base_model_prefix
+        selection = select_linears(model, Rules(matcher, skips, names_of=self._names_of))
+        if not self.pre_quantized:
+            warn_unmatched(matcher)
+        return selection
+
+    def _names_of(self, name: str) -> list[str]:
+        return name_aliases(name, self.base_prefix)
+
+    def _resolve_skips(self, model: PreTrainedModel) -> None:
+        """Add the linears that stayed in float to the list that will be saved: it alone decides when loading."""
+        config = self.quantization_config
+        listed = config.modules_to_not_convert or []
+        matcher = ModuleMatcher(listed)
+        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        converted = [name for name, module in linears.items() if isinstance(module, TLEInt8Linear)]
+        unlisted = [name for name in linears if name not in converted and not matcher.matches(self._names_of(name))]
+        config.modules_to_not_convert = [*listed, *(pattern_for(name, apart_from=converted) for name in unlisted)]
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        # The class that saved an INT8 checkpoint finds all of its layers there; another class may add some.
+        allow_new = not self.pre_quantized or type(model).__name__ not in (model.config.architectures or [])
+        for name in loading.settle(model, allow_new):
+            self.selection.keep(name, "newly initialized, absent from the checkpoint,")
+        checks.check_loaded(model, self.expected_shapes, self.errors)
+        self._resolve_skips(model)
+        if not self.pre_quantized:
+            self._keep_scale_converters(model)
+        # A part of a composite model is loaded by its own configuration.
+        for config in loading.sub_configs(model.config):
+            config.quantization_config = self.quantization_config
+        converted = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
+        for module in converted:
+            module.requires_grad_(False)
+        logger.log(logging.INFO if converted else logging.WARNING, self.selection.summary(len(converted)))
+        # The quantizer lives on in model.hf_quantizer: it must not keep alive layers that a caller replaces later.
+        self.selection = Selection(kept=self.selection.kept)
+        self.expected_shapes = {}
+        return model
+
+    def _keep_scale_converters(self, model: PreTrainedModel) -> None:
+        """Let ``save_pretrained`` convert the scales back as it does the weights.
+
+        transformers keeps the converters that met a tensor of the checkpoint; while quantizing, no scale is met.
+        """
+        conversions = model._weight_conversions
+        used = {target for c in conversions if isinstance(c, WeightConverter) for target in c._original_target_patterns}
+        for converter in self.scale_converters:
+            if all(target.removesuffix("_scale") in used for target in converter._original_target_patterns):
+                converter._was_used = True
+                conversions.append(converter)
+
+    def remove_quantization_config(self, model: PreTrainedModel) -> None:
+        """Make the model and its configurations those of a float model."""
+        super().remove_quantization_config(model)
+        for config in loading.sub_configs(model.config):
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
+
+    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+        # transformers passes the dtype of the configuration, which is a string once the model has been saved.
+        loading.dequantize(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype)
+        of_scales = {id(converter) for converter in self.scale_converters}
+        model._weight_conversions = [c for c in model._weight_conversions if id(c) not in of_scales]
+        return model
+
+    def is_serializable(self) -> bool:
+        """``save_pretrained`` writes INT8 checkpoints."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Adapters can be trained on top; the INT8 weights stay frozen."""
+        return True
+
+    @property
+    def is_compileable(self) -> bool:
+        """The linear is one operator with a fake kernel: ``torch.compile(fullgraph=True)`` works."""
+        return True
