@@ -1,0 +1,1 @@
+"""The command line ``hf-tle-int8``, one file a command."""

@@ -1,0 +1,32 @@
+"""Entry point of ``hf-tle-int8``: parses the arguments and runs one command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from hf_tle_int8.cli import demo, env
+from hf_tle_int8.errors import TLEInt8Error
+from hf_tle_int8.version import __version__
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each command's module adds its own."""
+    parser = argparse.ArgumentParser(
+        prog="hf-tle-int8", description="Run Hugging Face transformers models in INT8 (W8A8) on CPUs."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (demo, env):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code: 0, or 2 for what the user can mend."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (TLEInt8Error, OSError, ValueError, ImportError) as error:
+        print(f"hf-tle-int8: error: {error}", file=sys.stderr)
+        return 2
+    return 0
