@@ -11,6 +11,7 @@ RANKS = {
     "hf_tle_int8.version": 0,
     "hf_tle_int8.errors": 0,
     "hf_tle_int8.kernels": 0,
+    "hf_tle_int8.backend": 0,
     "hf_tle_int8.matching": 1,
     "hf_tle_int8.arithmetic": 1,
     "hf_tle_int8.report": 1,
@@ -40,6 +41,7 @@ WITHOUT_TRANSFORMERS = {
         "version",
         "errors",
         "kernels",
+        "backend",
         "matching",
         "arithmetic",
         "weight_access",
@@ -91,5 +93,8 @@ def test_kernels_and_lower_layers_know_nothing_above(path):
     roots = {name.split(".")[0] for name in imported(path)}
     if unit(module) == "hf_tle_int8.kernels":
         assert roots <= {"triton"}
+    if unit(module) == "hf_tle_int8.backend":
+        ours = {name for name in imported(path) if name.split(".")[0] == "hf_tle_int8"}
+        assert {unit(name) for name in ours} <= {"hf_tle_int8.backend"}
     if unit(module) in WITHOUT_TRANSFORMERS:
         assert "transformers" not in roots
