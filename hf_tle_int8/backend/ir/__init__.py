@@ -1,0 +1,37 @@
+"""Writing LLVM IR as text: types, operands, functions and modules."""
+
+from hf_tle_int8.backend.ir.builder import FunctionBuilder, Label, ModuleBuilder
+from hf_tle_int8.backend.ir.operands import (
+    BFLOAT,
+    DOUBLE,
+    FLOAT,
+    HALF,
+    I1,
+    I8,
+    I16,
+    I32,
+    I64,
+    PTR,
+    IRType,
+    Operand,
+    constant,
+)
+
+__all__ = [
+    "BFLOAT",
+    "DOUBLE",
+    "FLOAT",
+    "HALF",
+    "I1",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "PTR",
+    "FunctionBuilder",
+    "IRType",
+    "Label",
+    "ModuleBuilder",
+    "Operand",
+    "constant",
+]

@@ -1,0 +1,216 @@
+"""Functions and modules of LLVM IR, written instruction by instruction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hf_tle_int8.backend.ir.operands import I1, PTR, IRType, Operand
+
+
+@dataclass(eq=False)
+class Label:
+    """A basic block of the function being written."""
+
+    name: str
+    lines: list[str] = field(default_factory=list)
+
+
+class ModuleBuilder:
+    """Collects functions, globals and the declarations that they need."""
+
+    def __init__(self) -> None:
+        self._declarations: dict[str, str] = {}
+        self._globals: list[str] = []
+        self._functions: list[str] = []
+
+    def declare(self, name: str, result: IRType | None, parameters: Sequence[IRType]) -> None:
+        """Declare an external function or intrinsic; a second time changes nothing."""
+        types = ", ".join(map(str, parameters))
+        self._declarations[name] = f"declare {'void' if result is None else result} @{name}({types})"
+
+    def add_global(self, text: str) -> None:
+        """Add a definition of a global, written out."""
+        self._globals.append(text)
+
+    def add_function(self, text: str) -> None:
+        """Add a function; `FunctionBuilder.finish` calls this."""
+        self._functions.append(text)
+
+    def __str__(self) -> str:
+        return "\n".join([*self._globals, *self._declarations.values(), *self._functions])
+
+
+class FunctionBuilder:
+    """One function being written, at a position: the end of the current block.
+
+    Args:
+        module: what the function is added to.
+        name: of the function.
+        parameters: names and types.
+        linkage: ``""`` (external) or ``internal``.
+    """
+
+    def __init__(self, module: ModuleBuilder, name: str, parameters: dict[str, IRType], linkage: str = ""):
+        self.module = module
+        self.name = name
+        self.linkage = linkage
+        self.parameters = {parameter: Operand(kind, f"%{parameter}") for parameter, kind in parameters.items()}
+        self._counter = 0
+        self.current = Label("entry")
+        self._labels = [self.current]
+        self._phis: list[tuple[Label, int, Operand, list[str]]] = []
+
+    def finish(self) -> None:
+        """Close the function and add it to the module."""
+        for label, index, phi, incoming in self._phis:
+            label.lines[index] = f"  {phi.text} = phi {phi.type} {', '.join(incoming)}"
+        signature = ", ".join(operand.typed for operand in self.parameters.values())
+        linkage = f"{self.linkage} " if self.linkage else ""
+        body = "\n".join("\n".join([f"{label.name}:", *label.lines]) for label in self._labels)
+        self.module.add_function(f"define {linkage}void @{self.name}({signature}) #0 {{\n{body}\n}}")
+
+    # Positions
+
+    def label(self, hint: str) -> Label:
+        """A new block, not yet placed; its name begins with ``hint``."""
+        self._counter += 1
+        return Label(f"{hint}{self._counter}")
+
+    def place(self, label: Label) -> None:
+        """Place a block after the others and continue there."""
+        self._labels.append(label)
+        self.current = label
+
+    def do(self, line: str) -> None:
+        """Write an instruction without a result."""
+        self.current.lines.append(f"  {line}")
+
+    def emit(self, kind: IRType, instruction: str) -> Operand:
+        """Write an instruction with a result of type ``kind``."""
+        self._counter += 1
+        result = Operand(kind, f"%v{self._counter}")
+        self.do(f"{result.text} = {instruction}")
+        return result
+
+    # Arithmetic; operands of one instruction have the same type
+
+    def binary(self, op: str, a: Operand, b: Operand) -> Operand:
+        """``add``, ``fmul``, ``shl``, …; flags may follow the name: ``add nsw``."""
+        return self.emit(a.type, f"{op} {a.typed}, {b.text}")
+
+    def compare(self, predicate: str, a: Operand, b: Operand) -> Operand:
+        """``slt``, ``ult``, ``oeq``, ``uno``, …: integers and pointers by icmp, floats by fcmp."""
+        op = "fcmp" if a.type.is_float else "icmp"
+        return self.emit(a.type.of(I1), f"{op} {predicate} {a.typed}, {b.text}")
+
+    def select(self, condition: Operand, a: Operand, b: Operand) -> Operand:
+        """``condition ? a : b``, lane by lane where the condition is a vector."""
+        return self.emit(a.type, f"select {condition.typed}, {a.typed}, {b.typed}")
+
+    def cast(self, op: str, a: Operand, base: IRType) -> Operand:
+        """``sext``, ``fptrunc``, ``bitcast``, … to elements of type ``base``, with as many lanes."""
+        kind = a.type.of(base)
+        return a if kind == a.type else self.emit(kind, f"{op} {a.typed} to {kind}")
+
+    def negate(self, a: Operand) -> Operand:
+        """The float with the other sign."""
+        return self.emit(a.type, f"fneg {a.typed}")
+
+    def call(self, name: str, result: IRType, *arguments: Operand) -> Operand:
+        """Call a function by its full name, which is declared as needed."""
+        self.module.declare(name, result, [argument.type for argument in arguments])
+        return self.emit(result, f"call {result} @{name}({', '.join(argument.typed for argument in arguments)})")
+
+    def intrinsic(self, name: str, *arguments: Operand) -> Operand:
+        """Call ``llvm.name``, overloaded on the type of its first argument, which its result has too."""
+        kind = arguments[0].type
+        return self.call(f"llvm.{name}.{kind.mangled}", kind, *arguments)
+
+    # Vectors
+
+    def splat(self, a: Operand, lanes: int) -> Operand:
+        """A vector whose every lane is the scalar ``a``."""
+        kind = a.type.vector(lanes)
+        if a.is_literal and not a.text.startswith("@"):
+            return Operand(kind, f"splat ({a.typed})")
+        first = self.emit(kind, f"insertelement {kind} poison, {a.typed}, i64 0")
+        return self.shuffle(first, None, [0] * lanes)
+
+    def shuffle(self, a: Operand, b: Operand | None, lanes: Sequence[int]) -> Operand:
+        """The lanes of ``a`` and then ``b`` by number; -1 is any value."""
+        mask = ", ".join("i32 poison" if lane < 0 else f"i32 {lane}" for lane in lanes)
+        second = f"{a.type} poison" if b is None else b.typed
+        return self.emit(a.type.vector(len(lanes)), f"shufflevector {a.typed}, {second}, <{len(lanes)} x i32> <{mask}>")
+
+    def extract(self, a: Operand, lane: int) -> Operand:
+        """One lane of a vector."""
+        return self.emit(a.type.scalar, f"extractelement {a.typed}, i64 {lane}")
+
+    # Memory
+
+    def offset(self, pointer: Operand, count: Operand, element: IRType) -> Operand:
+        """The address ``count`` elements behind ``pointer``."""
+        base = "i8" if element.bits == 1 else element.base
+        return self.emit(PTR, f"getelementptr {base}, {pointer.typed}, {count.typed}")
+
+    def load(self, kind: IRType, pointer: Operand) -> Operand:
+        """Load, aligned to an element."""
+        return self.emit(kind, f"load {kind}, {pointer.typed}, align {max(kind.bits, 8) // 8}")
+
+    def store(self, value: Operand, pointer: Operand) -> None:
+        """Store, aligned to an element."""
+        self.do(f"store {value.typed}, {pointer.typed}, align {max(value.type.bits, 8) // 8}")
+
+    # Control flow
+
+    def jump(self, target: Label) -> None:
+        """Go to ``target``."""
+        self.do(f"br label %{target.name}")
+
+    def branch(self, condition: Operand, yes: Label, no: Label) -> None:
+        """Go to ``yes`` or ``no``."""
+        self.do(f"br {condition.typed}, label %{yes.name}, label %{no.name}")
+
+    def phi(self, kind: IRType) -> Operand:
+        """A value that depends on where the current block was entered from; see `add_incoming`."""
+        self._counter += 1
+        result = Operand(kind, f"%v{self._counter}")
+        self._phis.append((self.current, len(self.current.lines), result, []))
+        self.do("phi")
+        return result
+
+    def add_incoming(self, phi: Operand, value: Operand, source: Label) -> None:
+        """Say which value ``phi`` has when its block is entered from the end of ``source``."""
+        incoming = next(entry[3] for entry in self._phis if entry[2] is phi)
+        incoming.append(f"[ {value.text}, %{source.name} ]")
+
+    def return_(self) -> None:
+        """Leave the function."""
+        self.do("ret void")
+
+    def counted_loop(self, start: Operand, stop: Operand, step: Operand) -> "CountedLoop":
+        """A ``for`` loop over ``[start, stop)``, entered; call `CountedLoop.close` at the end of its body."""
+        return CountedLoop(self, start, stop, step)
+
+
+class CountedLoop:
+    """``for (index = start; index < stop; index += step)`` with signed comparison; the body may have more blocks."""
+
+    def __init__(self, function: FunctionBuilder, start: Operand, stop: Operand, step: Operand):
+        self._function = function
+        self._step = step
+        self._header, body = function.label("header"), function.label("body")
+        self._exit = function.label("exit")
+        before = function.current
+        function.jump(self._header)
+        function.place(self._header)
+        self.index = function.phi(start.type)
+        function.add_incoming(self.index, start, before)
+        function.branch(function.compare("slt", self.index, stop), body, self._exit)
+        function.place(body)
+
+    def close(self) -> None:
+        """End the body and continue behind the loop."""
+        following = self._function.binary("add", self.index, self._step)
+        self._function.add_incoming(self.index, following, self._function.current)
+        self._function.jump(self._header)
+        self._function.place(self._exit)

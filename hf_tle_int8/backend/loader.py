@@ -1,0 +1,35 @@
+"""Object code into this process."""
+
+import itertools
+import threading
+from typing import Any
+
+from hf_tle_int8.backend.codegen import llvm, target_machine
+from hf_tle_int8.backend.target import Target
+
+_lock = threading.Lock()
+_numbers = itertools.count()
+_jits: dict[Target, Any] = {}
+
+
+class LoadedObject:
+    """An object that is linked into this process, for as long as this Python object lives.
+
+    Args:
+        object_code: what `codegen.compile_module` made for ``target``.
+        target: must be runnable here.
+        symbols: names of the functions to look up.
+
+    Raises:
+        RuntimeError: the object cannot be linked, or lacks a symbol; LLVM's message is included.
+    """
+
+    def __init__(self, object_code: bytes, target: Target, symbols: list[str]):
+        with _lock:
+            if target not in _jits:
+                _jits[target] = llvm().create_lljit_compiler(target_machine(target))
+            builder = llvm().JITLibraryBuilder().add_object_img(object_code).add_current_process()
+            for symbol in symbols:
+                builder.export_symbol(symbol)
+            self._library = builder.link(_jits[target], f"kernel{next(_numbers)}")
+        self.addresses: dict[str, int] = {symbol: self._library[symbol] for symbol in symbols}
