@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from hf_tle_int8.backend.codegen import llvm, target_machine
@@ -19,16 +20,21 @@ class LoadedObject:
         object_code: what `codegen.compile_module` made for ``target``.
         target: must be runnable here.
         symbols: names of the functions to look up.
+        imports: addresses of functions that the object calls, by name; others are looked for in this process.
 
     Raises:
         RuntimeError: the object cannot be linked, or lacks a symbol; LLVM's message is included.
     """
 
-    def __init__(self, object_code: bytes, target: Target, symbols: list[str]):
+    def __init__(
+        self, object_code: bytes, target: Target, symbols: list[str], imports: Mapping[str, int] | None = None
+    ):
         with _lock:
             if target not in _jits:
                 _jits[target] = llvm().create_lljit_compiler(target_machine(target))
             builder = llvm().JITLibraryBuilder().add_object_img(object_code).add_current_process()
+            for name, address in (imports or {}).items():
+                builder.import_symbol(name, address)
             for symbol in symbols:
                 builder.export_symbol(symbol)
             self._library = builder.link(_jits[target], f"kernel{next(_numbers)}")

@@ -47,12 +47,21 @@ class FunctionBuilder:
         name: of the function.
         parameters: names and types.
         linkage: ``""`` (external) or ``internal``.
+        result: what it returns; None for nothing.
     """
 
-    def __init__(self, module: ModuleBuilder, name: str, parameters: dict[str, IRType], linkage: str = ""):
+    def __init__(
+        self,
+        module: ModuleBuilder,
+        name: str,
+        parameters: dict[str, IRType],
+        linkage: str = "",
+        result: IRType | None = None,
+    ):
         self.module = module
         self.name = name
         self.linkage = linkage
+        self.result = result
         self.parameters = {parameter: Operand(kind, f"%{parameter}") for parameter, kind in parameters.items()}
         self._counter = 0
         self.current = Label("entry")
@@ -66,7 +75,8 @@ class FunctionBuilder:
         signature = ", ".join(operand.typed for operand in self.parameters.values())
         linkage = f"{self.linkage} " if self.linkage else ""
         body = "\n".join("\n".join([f"{label.name}:", *label.lines]) for label in self._labels)
-        self.module.add_function(f"define {linkage}void @{self.name}({signature}) #0 {{\n{body}\n}}")
+        result = "void" if self.result is None else str(self.result)
+        self.module.add_function(f"define {linkage}{result} @{self.name}({signature}) #0 {{\n{body}\n}}")
 
     # Positions
 
@@ -116,9 +126,18 @@ class FunctionBuilder:
         return self.emit(a.type, f"fneg {a.typed}")
 
     def call(self, name: str, result: IRType, *arguments: Operand) -> Operand:
-        """Call a function by its full name, which is declared as needed."""
+        """Call a function of another module, or an intrinsic, by its full name; it is declared as needed."""
         self.module.declare(name, result, [argument.type for argument in arguments])
-        return self.emit(result, f"call {result} @{name}({', '.join(argument.typed for argument in arguments)})")
+        return self.emit(result, f"call {result} @{name}({_listed(arguments)})")
+
+    def call_procedure(self, name: str, *arguments: Operand) -> None:
+        """Call a function of another module that returns nothing; it is declared as needed."""
+        self.module.declare(name, None, [argument.type for argument in arguments])
+        self.call_local(name, *arguments)
+
+    def call_local(self, name: str, *arguments: Operand) -> None:
+        """Call a function of this module that returns nothing."""
+        self.do(f"call void @{name}({_listed(arguments)})")
 
     def intrinsic(self, name: str, *arguments: Operand) -> Operand:
         """Call ``llvm.name``, overloaded on the type of its first argument, which its result has too."""
@@ -183,9 +202,9 @@ class FunctionBuilder:
         incoming = next(entry[3] for entry in self._phis if entry[2] is phi)
         incoming.append(f"[ {value.text}, %{source.name} ]")
 
-    def return_(self) -> None:
-        """Leave the function."""
-        self.do("ret void")
+    def return_(self, value: Operand | None = None) -> None:
+        """Leave the function, with a value where it returns one."""
+        self.do("ret void" if value is None else f"ret {value.typed}")
 
     def counted_loop(self, start: Operand, stop: Operand, step: Operand) -> "CountedLoop":
         """A ``for`` loop over ``[start, stop)``, entered; call `CountedLoop.close` at the end of its body."""
@@ -214,3 +233,7 @@ class CountedLoop:
         self._function.add_incoming(self.index, following, self._function.current)
         self._function.jump(self._header)
         self._function.place(self._exit)
+
+
+def _listed(arguments: Sequence[Operand]) -> str:
+    return ", ".join(argument.typed for argument in arguments)

@@ -1,0 +1,169 @@
+"""Entry points around the program of a kernel: the grid, the threads, and a call from Python without overhead.
+
+A kernel is a function ``program(arguments…, px, py, pz, gx, gy, gz)`` that computes one program of the grid. Around it:
+
+- ``<name>_launch(arguments…, gx, gy, gz, threads)`` runs the whole grid, for callers that know C's calling convention;
+- ``<name>_python`` is the same as a method of CPython (``METH_FASTCALL``), which releases the GIL while it runs.
+"""
+
+from hf_tle_int8.backend.ir import I32, I64, PTR, FunctionBuilder, IRType, Label, ModuleBuilder, Operand, constant
+
+# Elements of work that are worth a thread: waking one takes about as long as computing this many.
+WORK_PER_THREAD = 16384
+
+_GRID = ("gx", "gy", "gz")
+_SLOT = 8
+
+
+def add_launch(module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType], work: int) -> None:
+    """Add ``<name>_launch`` to the module that holds the program of a kernel.
+
+    Args:
+        module: the module.
+        name: of the kernel.
+        program: name of the function that computes one program.
+        parameters: names and types of its arguments before the six integers of the grid.
+        work: about how many elements one program computes; little work is not spread over threads.
+    """
+    _add_range(module, name, program, parameters)
+    _add_worker(module, name, len(parameters))
+    _add_whole_grid(module, name, parameters, work)
+
+
+def _slot(function: FunctionBuilder, context: Operand, index: int) -> Operand:
+    return function.offset(context, constant(I64, index), I64)
+
+
+def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType]) -> None:
+    """``<name>_range(context, begin, end)``: the programs of linear numbers ``[begin, end)``, one after another."""
+    f = FunctionBuilder(module, f"{name}_range", {"context": PTR, "begin": I64, "end": I64}, "internal")
+    context, begin, end = f.parameters.values()
+    count = len(parameters)
+    arguments = [f.load(kind, _slot(f, context, index)) for index, kind in enumerate(parameters.values())]
+    grid = [f.load(I32, _slot(f, context, count + axis)) for axis in range(3)]
+    wide = [f.cast("zext", extent, I64) for extent in grid[:2]]
+    plane = f.binary("udiv", begin, wide[0])
+    start = [f.binary("urem", begin, wide[0]), f.binary("urem", plane, wide[1]), f.binary("udiv", plane, wide[1])]
+    positions = [f.cast("trunc", position, I32) for position in start]
+    before, header, body, leave = f.current, f.label("header"), f.label("body"), f.label("leave")
+    f.jump(header)
+    f.place(header)
+    index, px, py, pz = (f.phi(kind) for kind in (I64, I32, I32, I32))
+    for phi, value in zip((index, px, py, pz), (begin, *positions), strict=True):
+        f.add_incoming(phi, value, before)
+    f.branch(f.compare("slt", index, end), body, leave)
+    f.place(body)
+    f.call_local(program, *arguments, px, py, pz, *grid)
+    following = _next_position(f, (px, py, pz), grid)
+    for phi, value in zip((index, px, py, pz), (f.binary("add", index, constant(I64, 1)), *following), strict=True):
+        f.add_incoming(phi, value, f.current)
+    f.jump(header)
+    f.place(leave)
+    f.return_()
+    f.finish()
+
+
+def _next_position(f: FunctionBuilder, position: tuple[Operand, ...], grid: list[Operand]) -> list[Operand]:
+    """The program after ``position``, x fastest."""
+    one, zero = constant(I32, 1), constant(I32, 0)
+    x, y, z = position
+    x_next = f.binary("add", x, one)
+    x_wraps = f.compare("eq", x_next, grid[0])
+    y_next = f.select(x_wraps, f.binary("add", y, one), y)
+    y_wraps = f.compare("eq", y_next, grid[1])
+    z_next = f.select(y_wraps, f.binary("add", z, one), z)
+    return [f.select(x_wraps, zero, x_next), f.select(y_wraps, zero, y_next), z_next]
+
+
+def _add_worker(module: ModuleBuilder, name: str, count: int) -> None:
+    """``<name>_worker(context)``: the share of one thread of the team, an even and contiguous part of the grid."""
+    f = FunctionBuilder(module, f"{name}_worker", {"context": PTR}, "internal")
+    context = f.parameters["context"]
+    total = f.load(I64, _slot(f, context, count + 3))
+    number, team = (f.cast("zext", f.call(s, I32), I64) for s in ("omp_get_thread_num", "omp_get_num_threads"))
+    bounds = [number, f.binary("add", number, constant(I64, 1))]
+    begin, end = (f.binary("udiv", f.binary("mul", total, bound), team) for bound in bounds)
+    f.call_local(f"{name}_range", context, begin, end)
+    f.return_()
+    f.finish()
+
+
+def _add_whole_grid(module: ModuleBuilder, name: str, parameters: dict[str, IRType], work: int) -> None:
+    f = FunctionBuilder(module, f"{name}_launch", {**parameters, **dict.fromkeys((*_GRID, "threads"), I32)})
+    values = list(f.parameters.values())
+    grid, threads = values[-4:-1], values[-1]
+    context = f.emit(PTR, f"alloca [{len(values)} x i64], align {_SLOT}")
+    for index, value in enumerate(values[:-1]):
+        f.store(value, _slot(f, context, index))
+    # A negative extent is an empty grid, as is zero.
+    extents = [f.cast("zext", f.intrinsic("smax", extent, constant(I32, 0)), I64) for extent in grid]
+    total = f.binary("mul", f.binary("mul", extents[0], extents[1]), extents[2])
+    f.store(total, _slot(f, context, len(values) - 1))
+    enough = f.binary("udiv", f.binary("mul", total, constant(I64, max(work, 1))), constant(I64, WORK_PER_THREAD))
+    team = f.intrinsic("umin", f.intrinsic("umin", f.cast("zext", threads, I64), total), enough)
+    one, several, leave = f.label("one"), f.label("several"), f.label("leave")
+    _branch_on_team(f, total, team, (one, several, leave))
+    f.place(one)
+    f.call_local(f"{name}_range", context, constant(I64, 0), total)
+    f.jump(leave)
+    f.place(several)
+    worker = Operand(PTR, f"@{name}_worker")
+    f.call_procedure("GOMP_parallel", worker, context, f.cast("trunc", team, I32), constant(I32, 0))
+    f.jump(leave)
+    f.place(leave)
+    f.return_()
+    f.finish()
+
+
+def _branch_on_team(f: FunctionBuilder, total: Operand, team: Operand, labels: tuple[Label, Label, Label]) -> None:
+    one, several, leave = labels
+    some = f.label("some")
+    f.branch(f.compare("eq", total, constant(I64, 0)), leave, some)
+    f.place(some)
+    f.branch(f.compare("ule", team, constant(I64, 1)), one, several)
+
+
+def add_python_entry(module: ModuleBuilder, name: str, parameters: dict[str, IRType]) -> None:
+    """Add ``<name>_python(self, args, nargs)``, which takes Python ints (addresses for pointers) and floats.
+
+    Args:
+        module: one that `add_launch` has completed.
+        name: of the kernel.
+        parameters: names and types of its arguments.
+    """
+    f = FunctionBuilder(module, f"{name}_python", {"self": PTR, "args": PTR, "nargs": I64}, result=PTR)
+    null = constant(PTR, 0)
+    kinds = [*parameters.values(), I32, I32, I32, I32]
+    parse, run, refuse, fail = (f.label(hint) for hint in ("parse", "run", "refuse", "fail"))
+    f.branch(f.compare("eq", f.parameters["nargs"], constant(I64, len(kinds))), parse, refuse)
+    f.place(parse)
+    values = [_from_python(f, f.load(PTR, _slot(f, f.parameters["args"], i)), kind) for i, kind in enumerate(kinds)]
+    f.branch(f.compare("eq", f.call("PyErr_Occurred", PTR), null), run, fail)
+    f.place(run)
+    state = f.call("PyEval_SaveThread", PTR)
+    f.call_local(f"{name}_launch", *values)
+    f.call_procedure("PyEval_RestoreThread", state)
+    none = Operand(PTR, "@_Py_NoneStruct")
+    f.call_procedure("Py_IncRef", none)
+    f.return_(none)
+    f.place(refuse)
+    message = f"{name} takes {len(kinds)} arguments: its own, the grid (x, y, z) and the number of threads"
+    module.add_global("@_Py_NoneStruct = external global i8\n@PyExc_TypeError = external global ptr")
+    module.add_global(f'@{name}_usage = internal constant [{len(message) + 1} x i8] c"{message}\\00"')
+    error = f.load(PTR, Operand(PTR, "@PyExc_TypeError"))
+    f.call_procedure("PyErr_SetString", error, Operand(PTR, f"@{name}_usage"))
+    f.jump(fail)
+    f.place(fail)
+    f.return_(null)
+    f.finish()
+
+
+def _from_python(f: FunctionBuilder, value: Operand, kind: IRType) -> Operand:
+    """A Python object as ``kind``; an error is left in the interpreter. Integers wrap to their width."""
+    if kind.base == "ptr":
+        return f.call("PyLong_AsVoidPtr", PTR, value)
+    if kind.is_float:
+        double = f.call("PyFloat_AsDouble", IRType("double"), value)
+        return double if kind.base == "double" else f.cast("fptrunc", double, kind)
+    number = f.call("PyLong_AsLongLong", I64, value)
+    return number if kind == I64 else f.cast("trunc", number, kind)
