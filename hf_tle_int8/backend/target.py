@@ -86,7 +86,6 @@ _ROWS = (
         _BY_EIGHT,
         False,
     ),
-    ("sse4.2", "x86_64", "x86-64-v2", "x86-64-v2", (), 16, 16, "widening", "fma", _BY_FOUR, False),
     ("avx2", "x86_64", "x86-64-v3", "x86-64-v3", (), 32, 16, "widening", "fma", _BY_FOUR, True),
     ("avxvnni", "x86_64", "x86-64-v3", "alderlake", ("avxvnni",), 32, 16, "vpdpbusd", "fma", _BY_FOUR, True),
     ("avx512", "x86_64", "x86-64-v4", "skylake-avx512", (), 64, 32, "widening", "fma", _WIDE, True),
@@ -108,7 +107,6 @@ _REQUIRED = {
         "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"},
         "avxvnni": {"avx2", "fma", "f16c", "bmi1", "bmi2", "avx_vnni"},
         "avx2": {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"},
-        "sse4.2": {"sse4_2", "ssse3", "popcnt"},
     },
 }
 
@@ -141,6 +139,6 @@ def host() -> Target:
     if not names:
         raise RuntimeError(
             f"this machine ({machine}, {platform.system()}) runs none of the targets {', '.join(TARGETS)}: "
-            f"Linux on AArch64, or on x86-64 with SSE4.2, is needed."
+            f"Linux on AArch64, or on x86-64 with AVX2, is needed."
         )
     return named(names[0])

@@ -1,6 +1,7 @@
 """Entry point of ``hf-tle-int8``: parses the arguments and runs one command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; what is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (TLEInt8Error, OSError, ValueError, ImportError) as error:
         print(f"hf-tle-int8: error: {error}", file=sys.stderr)
         return 2

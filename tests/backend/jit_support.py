@@ -18,16 +18,30 @@ def run(body: str, name: str, *arrays: np.ndarray, compile_for: target.Target | 
 
 
 def elementwise(kind: IRType, result: IRType, count: int, lanes: int, emit, operands: int = 1) -> str:
-    """IR of ``f(inputs…, output)``: ``emit(function, *vectors)`` on each ``lanes`` of ``count`` elements, in a loop."""
-    assert count % lanes == 0
+    """A module with a function ``f`` as `add_elementwise` makes it, all of whose inputs are of one type."""
     module = ModuleBuilder()
-    names = [f"input{index}" for index in range(operands)]
-    function = FunctionBuilder(module, "f", dict.fromkeys([*names, "output"], PTR))
-    loop = function.counted_loop(constant(I64, 0), constant(I64, count), constant(I64, lanes))
-    inputs = [function.offset(function.parameters[name], loop.index, kind) for name in names]
-    value = emit(function, *(function.load(kind.vector(lanes), pointer) for pointer in inputs))
+    add_elementwise(module, "f", [kind] * operands, result, count, lanes, emit)
+    return str(module)
+
+
+def add_elementwise(
+    module: ModuleBuilder, name: str, kinds: list[IRType], result: IRType, count: int, lanes: int, emit
+) -> None:
+    """``name(inputs…, output)``: ``emit(function, *vectors)`` on each ``lanes`` of ``count`` elements, in a loop.
+
+    ``lanes`` of 0 computes on scalars.
+    """
+    step = max(lanes, 1)
+    assert count % step == 0
+    names = [f"input{index}" for index in range(len(kinds))]
+    function = FunctionBuilder(module, name, dict.fromkeys([*names, "output"], PTR))
+    loop = function.counted_loop(constant(I64, 0), constant(I64, count), constant(I64, step))
+    vectors = [
+        function.load(kind.vector(lanes), function.offset(function.parameters[name], loop.index, kind))
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+    value = emit(function, *vectors)
     function.store(value, function.offset(function.parameters["output"], loop.index, result))
     loop.close()
     function.return_()
     function.finish()
-    return str(module)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from hf_tle_int8 import __version__
@@ -31,6 +34,14 @@ def test_env(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["hf_tle_int8", __version__] for line in lines)
     assert any(line.startswith("CPU features") for line in lines)
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    script = "from hf_tle_int8.cli.main import main; raise SystemExit(main(['env']))"
+    command = f'{sys.executable} -c "{script}" | head -1'
+    output = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert output.stdout.startswith("hf_tle_int8")
+    assert output.stderr == ""
 
 
 def test_errors_have_no_traceback(capsys, tmp_path):
