@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENVS ?= .venv
 OLDER_TRANSFORMERS = 5.21.1 5.22.2
 
-TORCH := $(shell grep '^torch==' constraints.txt)
+# Where torch comes from: pip's own index unless set, say to PyTorch's index of CPU builds.
+TORCH_INDEX ?=
+TORCH := $(shell grep '^torch==' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-older-transformers lint format clean
@@ -31,7 +33,7 @@ test-transformers-%: $(VENVS)/transformers-%/ready
 clean:
 	rm -rf $(VENVS) build dist *.egg-info
 
-# torch is installed alone and first: anything else that asks for it would bring its CUDA build.
+# torch is installed alone and first, so that nothing else decides which build of it is used.
 define new_environment
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
 	rm -rf $(@D)

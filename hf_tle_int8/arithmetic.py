@@ -44,7 +44,10 @@ def check_weight_shape(weight: Tensor, name: str = "weight") -> None:
 
 def _check_float_weight(weight: Tensor, name: str) -> None:
     if not weight.is_floating_point():
-        raise InputTypeError(f"{name} has dtype {weight.dtype}: only a floating-point weight can be quantized.")
+        raise InputTypeError(
+            f"{name} has dtype {weight.dtype}: only a floating-point weight can be quantized. Convert it, "
+            f"or, if it holds int8 codes already, give it to TLEInt8Linear with its scale."
+        )
     check_weight_shape(weight, name)
 
 

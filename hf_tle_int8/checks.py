@@ -10,26 +10,34 @@ from hf_tle_int8.errors import CheckpointError, TLEInt8Error
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.nn.linear import check_scale_values
 
-_FLOATS_ON_DISK = ("F64", "F32", "F16", "BF16")
+_FLOATS_ON_DISK = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
+_SAVE_AGAIN = "Save the checkpoint again from the float model."
 
 
 def check_float_checkpoint(files: Iterable[str]) -> None:
     """Raise `CheckpointError` where a file to quantize holds weights that another method has quantized already.
 
-    transformers casts what it finds to the dtype of the model, so that codes would pass for weights. The headers of
-    safetensors files are read; files of other formats are not checked.
+    transformers casts what it finds to the dtype of the model, so that codes would pass for weights. Headers are read,
+    not tensors.
     """
     for file in files:
-        if not str(file).endswith(".safetensors"):
-            continue
+        for name, dtype in _dtypes_on_disk(str(file)):
+            if name.endswith("weight") and dtype not in _FLOATS_ON_DISK:
+                raise CheckpointError(
+                    f"{name} has dtype {dtype} in the checkpoint: it is already quantized, by a method that its "
+                    f"configuration does not name. Load the float original of this model instead."
+                )
+
+
+def _dtypes_on_disk(file: str) -> Iterator[tuple[str, str]]:
+    if file.endswith(".safetensors"):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
-                dtype = tensors.get_slice(name).get_dtype()
-                if name.endswith("weight") and dtype not in _FLOATS_ON_DISK:
-                    raise CheckpointError(
-                        f"{name} has dtype {dtype} in the checkpoint: it is already quantized, by a method that its "
-                        f"configuration does not name. Load the float original of this model instead."
-                    )
+                yield name, tensors.get_slice(name).get_dtype()
+    elif file.endswith((".bin", ".pt", ".pth")):
+        for name, tensor in torch.load(file, map_location="meta", weights_only=True).items():
+            if isinstance(tensor, Tensor):
+                yield name, str(tensor.dtype)
 
 
 def was_loaded(tensor: Tensor) -> bool:
@@ -46,32 +54,37 @@ def check_loaded(model: nn.Module, expected_shapes: Mapping[str, torch.Size], er
         expected_shapes: the shape of each tensor of its skeleton.
         errors: what was found while loading.
     """
-    found = list(errors)
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.shape != expected_shapes[name]:
-            found.append(f"{name} has shape {tuple(tensor.shape)}, the model needs {tuple(expected_shapes[name])}.")
-    for name, linear in model.named_modules():
-        if isinstance(linear, TLEInt8Linear):
-            found += _layer_errors(name, linear)
-        elif isinstance(linear, nn.Linear) and not linear.weight.is_floating_point():
-            found.append(f"{name}.weight has dtype {linear.weight.dtype}, but {name} is configured to stay in float.")
+    # What could not be quantized is no further looked at: its layers are incomplete because of that.
+    found = list(errors) or list(_model_errors(model, expected_shapes))
     if found:
         shown = "\n".join(f"- {error}" for error in found[:8])
         more = f"\n- … {len(found) - 8} more" if len(found) > 8 else ""
-        raise CheckpointError(
-            f"the checkpoint cannot be loaded in INT8, {len(found)} problems:\n{shown}{more}\n"
-            f"It is damaged, incomplete or of another model. Save it again from the float model."
-        )
+        raise CheckpointError(f"the checkpoint cannot be loaded in INT8, problems found: {len(found)}\n{shown}{more}")
+
+
+def _model_errors(model: nn.Module, expected_shapes: Mapping[str, torch.Size]) -> Iterator[str]:
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.shape != expected_shapes[name]:
+            shapes = f"{tuple(tensor.shape)}, the model needs {tuple(expected_shapes[name])}"
+            yield f"{name} has shape {shapes}. The checkpoint is of another model."
+    for name, linear in model.named_modules():
+        if isinstance(linear, TLEInt8Linear):
+            yield from _layer_errors(name, linear)
+        elif isinstance(linear, nn.Linear) and not linear.weight.is_floating_point():
+            yield (
+                f"{name}.weight has dtype {linear.weight.dtype}, but {name} is configured to stay in float. "
+                f"Restore the configuration that was saved with the checkpoint."
+            )
 
 
 def _layer_errors(name: str, layer: TLEInt8Linear) -> Iterator[str]:
     for key, tensor in layer.named_parameters(recurse=False):
         if not was_loaded(tensor):
-            yield f"{name}.{key} is missing from the checkpoint."
+            yield f"{name}.{key} is missing from the checkpoint. {_SAVE_AGAIN}"
         elif key == "weight" and tensor.dtype != torch.int8:
-            yield f"{name}.weight has dtype {tensor.dtype}, int8 codes are needed."
+            yield f"{name}.weight has dtype {tensor.dtype}, int8 codes are needed. {_SAVE_AGAIN}"
         elif key != "weight" and not tensor.is_floating_point():
-            yield f"{name}.{key} has dtype {tensor.dtype}, floating point is needed."
+            yield f"{name}.{key} has dtype {tensor.dtype}, floating point is needed. {_SAVE_AGAIN}"
         elif key == "weight_scale" and tensor.device.type != "meta":
             try:
                 check_scale_values(tensor, f"{name}.weight_scale")

@@ -42,6 +42,11 @@ def config_from_compressed_tensors(found: Mapping[str, Any]) -> TLEInt8Config:
     Raises:
         UnsupportedSchemeError: any other scheme, naming what was found.
     """
+    if not found:
+        raise UnsupportedSchemeError(
+            "there is no quantization_config: the model is not quantized. Load it with "
+            "from_pretrained(name, quantization_config=TLEInt8Config())."
+        )
     if found.get("quant_method") != QUANT_METHOD:
         raise UnsupportedSchemeError(
             f"quant_method={found.get('quant_method')!r} is not {QUANT_METHOD!r}. "
@@ -57,8 +62,6 @@ def config_from_compressed_tensors(found: Mapping[str, Any]) -> TLEInt8Config:
     for feature in ("kv_cache_scheme", "sparsity_config", "transform_config"):
         if _is_active(found.get(feature)):
             raise _unsupported(f"{feature}={found[feature]!r}", f"no {feature}")
-    if found.get("quantization_status", "compressed") != "compressed":
-        raise _unsupported(f"quantization_status={found['quantization_status']!r}", "compressed weights")
     return TLEInt8Config(modules_to_not_convert=[_as_pattern(entry) for entry in found.get("ignore") or []])
 
 
@@ -81,9 +84,9 @@ def _check_group(group: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def _is_active(setting: Any) -> bool:
+    """Whether a feature is used: empty settings are written out as well, and a sparsity of format dense is none."""
     if isinstance(setting, Mapping):
-        # An empty sparsity or transform configuration is written as one that holds only empty values.
-        return any(_is_active(value) for key, value in setting.items() if key != "format" or value != "dense")
+        return setting.get("format") != "dense" and any(map(_is_active, setting.values()))
     return bool(setting)
 
 

@@ -33,6 +33,10 @@ class TLEInt8Config(QuantizationConfigMixin):
         quantize_lm_head: also quantize the output head. Refused for a head that shares the weight of the embedding.
         kwargs: what `to_dict` adds for a reader of ``config.json``; anything else is refused.
 
+    Attributes:
+        int8_modules: set when a model has been loaded, no option: the names of its INT8 layers, numbers as ``*``. A
+            checkpoint that lacks one of them is damaged.
+
     Raises:
         ConfigError: an unknown option, a malformed value, or options that contradict each other.
     """
@@ -48,6 +52,7 @@ class TLEInt8Config(QuantizationConfigMixin):
         self.quant_method = QUANT_METHOD
         self.modules_to_not_convert = modules_to_not_convert
         self.quantize_lm_head = quantize_lm_head
+        self.int8_modules: list[str] | None = kwargs.pop("int8_modules", None)
         _check_fixed(kwargs)
         self.post_init()
 
@@ -55,6 +60,8 @@ class TLEInt8Config(QuantizationConfigMixin):
         """Validate every option; raises `ConfigError`."""
         if self.modules_to_not_convert is not None:
             self.modules_to_not_convert = check_patterns(self.modules_to_not_convert, "modules_to_not_convert")
+        if self.int8_modules is not None:
+            self.int8_modules = check_patterns(self.int8_modules, "int8_modules")
         if not isinstance(self.quantize_lm_head, bool):
             raise ConfigError(f"quantize_lm_head={self.quantize_lm_head!r}: True or False is needed.")
         if self.quantize_lm_head and ModuleMatcher(self.modules_to_not_convert or []).matches(["lm_head"]):
@@ -66,7 +73,8 @@ class TLEInt8Config(QuantizationConfigMixin):
     def to_dict(self) -> dict[str, Any]:
         """What ``config.json`` stores; ``TLEInt8Config(**config.to_dict())`` is an equal configuration."""
         skipped = None if self.modules_to_not_convert is None else list(self.modules_to_not_convert)
-        return {**_FIXED, "modules_to_not_convert": skipped, "quantize_lm_head": self.quantize_lm_head}
+        recorded = {} if self.int8_modules is None else {"int8_modules": list(self.int8_modules)}
+        return {**_FIXED, "modules_to_not_convert": skipped, "quantize_lm_head": self.quantize_lm_head, **recorded}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TLEInt8Config) and self.to_dict() == other.to_dict()

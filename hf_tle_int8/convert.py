@@ -8,13 +8,21 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic
+from hf_tle_int8.adoption import adopt, check_adoptable
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
 from hf_tle_int8.nn import TLEInt8Linear
-from hf_tle_int8.nn.linear import check_int8_weight, check_placement, normalize_scale
+from hf_tle_int8.nn.linear import (
+    check_bias,
+    check_int8_weight,
+    check_placement,
+    check_same_device,
+    normalize_scale,
+)
 from hf_tle_int8.selection import Rules, Selection, select_linears
 
 logger = logging.getLogger(__name__)
@@ -29,7 +37,9 @@ def quantize_and_replace_linears(
     """Quantize the linears of ``model`` in place.
 
     Every weight is checked before the first one is converted, so an error leaves the model as it was. A model of
-    transformers is better loaded with ``quantization_config=TLEInt8Config()``, which never holds the float weights.
+    transformers is better loaded with ``quantization_config=TLEInt8Config()``, which never holds the float weights; but
+    one that is converted here saves and loads as INT8 too. Only ``skip`` decides here: an output head is converted
+    unless its weight is tied to an embedding.
 
     Args:
         model: any module; may be an ``nn.Linear`` itself.
@@ -41,10 +51,11 @@ def quantize_and_replace_linears(
         How many linears were replaced; a module that is registered twice counts once.
 
     Raises:
-        ConfigError: a malformed ``skip`` or ``require_divisible_by``.
+        ConfigError: a malformed option, or a model of transformers that is quantized by another method.
         InputTypeError, InputValueError: a weight that cannot be quantized, named.
         UnsupportedPlacementError: a weight that is not in the memory of the CPU, named.
     """
+    check_adoptable(model)
     selection = _select(model, skip, require_divisible_by, skip_with_bias)
     for name, linear in selection.convert.items():
         check_placement(linear.weight, f"{name}.weight", allowed=("cpu",))
@@ -55,8 +66,11 @@ def quantize_and_replace_linears(
         layer = TLEInt8Linear.become(first, codes, scale, first.bias)
         for other in others:
             _share(layer, TLEInt8Linear.become(other, codes, scale, other.bias))
-    logger.info(selection.summary(len(selection.convert)))
-    return len(selection.convert)
+    converted = len(selection.convert)
+    if converted:
+        adopt(model)
+    logger.log(logging.INFO if converted else logging.WARNING, selection.summary(converted))
+    return converted
 
 
 def replace_linears_with_tle_int8(
@@ -85,6 +99,7 @@ def replace_linears_with_tle_int8(
         ConfigError: a malformed ``skip`` or ``require_divisible_by``.
         CheckpointError: a tensor that is missing, misshapen, mistyped or out of range, named.
     """
+    check_adoptable(model)
     selection = _select(model, skip, require_divisible_by, keep_tied=False)
     states: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
     for name, linear in selection.convert.items():
@@ -93,10 +108,28 @@ def replace_linears_with_tle_int8(
             selection.keep(name, "without an int8 weight in the state dict")
         else:
             states[name] = state
+    _warn_unused(state_dict, [alias for name in states for alias in selection.aliases[name]])
     for name, state in states.items():
         TLEInt8Linear.become(selection.convert[name], *state)
+    if states:
+        adopt(model)
     logger.log(logging.INFO if states else logging.WARNING, selection.summary(len(states)))
     return len(states)
+
+
+def _warn_unused(state_dict: Mapping[str, Tensor], used: list[str]) -> None:
+    """Log a warning that names INT8 weights of the state dict that no linear takes."""
+    int8 = {key for key, tensor in state_dict.items() if isinstance(tensor, Tensor) and tensor.dtype == torch.int8}
+    unused = sorted(
+        key for key in int8 if key.endswith("weight") and key.removesuffix("weight").rstrip(".") not in used
+    )
+    if unused:
+        logger.warning(
+            "%d INT8 weights of the state dict belong to no linear that is converted, and stay unused: %s. Names must "
+            "be those of model.named_modules(); skipped and unaligned linears do not count.",
+            len(unused),
+            ", ".join(unused[:4]) + (", …" if len(unused) > 4 else ""),
+        )
 
 
 def _select(
@@ -106,8 +139,10 @@ def _select(
     skip_with_bias: bool = False,
     keep_tied: bool = True,
 ) -> Selection:
-    if not isinstance(require_divisible_by, int) or require_divisible_by < 1:
+    if type(require_divisible_by) is not int or require_divisible_by < 1:
         raise ConfigError(f"require_divisible_by={require_divisible_by!r}: a whole number of 1 or more is needed.")
+    if not isinstance(skip_with_bias, bool):
+        raise ConfigError(f"skip_with_bias={skip_with_bias!r}: True or False is needed.")
     matcher = ModuleMatcher([] if skip is None else skip)
     rules = Rules(
         matcher, require_divisible_by=require_divisible_by, skip_with_bias=skip_with_bias, keep_tied=keep_tied
@@ -137,7 +172,7 @@ def _read_state(
     if prefix is None:
         return None
     weight, scale, bias = (state_dict.get(f"{prefix}{key}") for key in ("weight", "weight_scale", "bias"))
-    if weight is not None and scale is None and weight.is_floating_point():
+    if isinstance(weight, Tensor) and scale is None and weight.is_floating_point():
         return None
     for key, tensor, needed in (
         ("weight", weight, True),
@@ -153,23 +188,20 @@ def _read_state(
     try:
         check_int8_weight(cast(Tensor, weight), f"{prefix}weight")
         scale = normalize_scale(cast(Tensor, scale), linear.out_features, f"{prefix}weight_scale")
+        weight = cast(Tensor, weight)
+        if bias is not None:
+            check_bias(bias, linear.out_features, f"{prefix}bias")
+        check_same_device(weight, scale, bias, f"the INT8 layer {prefix[:-1]!r}")
     except TLEInt8Error as error:
         raise CheckpointError(str(error)) from error
-    weight = cast(Tensor, weight)
-    _check_shape(f"{prefix}weight", weight, linear.weight)
-    if bias is not None:
-        _check_shape(f"{prefix}bias", bias, linear.bias)
+    if weight.shape != linear.weight.shape:
+        raise CheckpointError(
+            f"{prefix}weight has shape {tuple(weight.shape)} and the layer needs {tuple(linear.weight.shape)}: "
+            f"the state dict is of another model. Provide the one of this model, or skip the layer by name."
+        )
     return weight.contiguous(), scale, bias
 
 
 def _biased(linear: nn.Linear) -> bool:
     # nn.Linear is typed as if it always had a bias.
     return linear._parameters["bias"] is not None
-
-
-def _check_shape(name: str, tensor: Tensor, replaced: Tensor) -> None:
-    if tensor.shape != replaced.shape:
-        raise CheckpointError(
-            f"{name} has shape {tuple(tensor.shape)} and the layer needs {tuple(replaced.shape)}: "
-            f"the state dict is of another model. Provide the one of this model, or skip the layer by name."
-        )

@@ -1,6 +1,6 @@
 """What happens to a model of transformers between its skeleton on the meta device and the loaded INT8 model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -70,12 +70,12 @@ def make_skeleton(linear: nn.Linear) -> None:
     TLEInt8Linear.become(linear, linear.weight, scale, linear.bias)._is_hf_initialized = False
 
 
-def settle(model: PreTrainedModel, allow_new: bool) -> list[str]:
+def settle(model: PreTrainedModel, is_new: Callable[[str], bool]) -> list[str]:
     """Make the layers of which the checkpoint has nothing ``nn.Linear`` again, and close the others.
 
     Args:
         model: after loading.
-        allow_new: whether layers may be new to the checkpoint. If not, `check_loaded` will report them.
+        is_new: whether a layer of which the checkpoint has nothing is new to it. If not, `check_loaded` reports it.
 
     Returns:
         The names of the layers that are new: heads of another task, already initialized by the model's own code.
@@ -88,7 +88,7 @@ def settle(model: PreTrainedModel, allow_new: bool) -> list[str]:
         if layer.weight.is_meta:
             # Offloaded: the codes are on the disk.
             layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
-        if allow_new and not any(map(was_loaded, layer.parameters())):
+        if not any(map(was_loaded, layer.parameters())) and is_new(names[0]):
             layer.revert(layer.weight, layer.bias)
             new += names
     return new

@@ -94,6 +94,11 @@ def pattern_for(name: str, apart_from: Iterable[str]) -> str:
     return name
 
 
+def without_numbers(name: str) -> str:
+    """A name with ``*`` for each part that is a number: one for all layers of a kind."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
 def name_aliases(name: str, base_prefix: str) -> list[str]:
     """The names of one module in a base model and in the same model under a head: ``layers.0`` and ``model.layers.0``.
 

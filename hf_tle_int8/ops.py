@@ -31,11 +31,11 @@ def linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None 
         InputValueError: the last dimension of ``x`` is not K.
         UnsupportedPlacementError: ``x`` or ``weight`` is not in the memory of the CPU.
     """
-    _check_input(x, weight)
+    _check_input(x, weight, weight_scale, bias)
     return torch.ops.tle_int8.linear(x, weight, weight_scale, bias)
 
 
-def _check_input(x: Tensor, weight: Tensor) -> None:
+def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:
     if x.dtype not in arithmetic.FLOAT_DTYPES:
         raise InputTypeError(
             f"the input has dtype {x.dtype}: an INT8 linear takes float32, float16 or bfloat16 and quantizes it "
@@ -43,12 +43,14 @@ def _check_input(x: Tensor, weight: Tensor) -> None:
         )
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise InputValueError(
-            f"the input has shape {tuple(x.shape)}: its last dimension must be in_features = {weight.shape[1]}."
+            f"the input has shape {tuple(x.shape)}: [..., {weight.shape[1]}] is needed, in_features last. "
+            f"Reshape it, or check which layer it was meant for."
         )
-    if x.device != weight.device or x.device.type not in ("cpu", "meta"):
+    devices = {tensor.device for tensor in (x, weight, weight_scale, bias) if tensor is not None}
+    if len(devices) > 1 or x.device.type not in ("cpu", "meta"):
         raise UnsupportedPlacementError(
-            f"the input is on {x.device} and the INT8 weight on {weight.device}: INT8 linears run on the CPU. "
-            f"Move both there with .to('cpu')."
+            f"the input is on {x.device}, the INT8 weight on {weight.device} and its scale on {weight_scale.device}: "
+            f"INT8 linears run on the CPU. Move all of them there with .to('cpu')."
         )
 
 

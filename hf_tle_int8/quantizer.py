@@ -12,13 +12,17 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 
 from hf_tle_int8 import checks, defaults, loading
+from hf_tle_int8.arithmetic import FLOAT_DTYPES
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
-from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, warn_unmatched
+from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, warn_unmatched, without_numbers
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.selection import Rules, Selection, select_linears
 
 logger = logging.getLogger(__name__)
+
+# Of these, strategies are asked about again once transformers has turned them into devices.
+_PLACEMENTS = (None, "cpu", "meta", "disk", "auto", "balanced", "balanced_low_0", "sequential")
 
 
 class TLEInt8HfQuantizer(HfQuantizer):
@@ -53,10 +57,22 @@ class TLEInt8HfQuantizer(HfQuantizer):
                     "there. Save an INT8 checkpoint first (load with device_map='cpu', then save_pretrained) and "
                     "offload that one."
                 )
-            if isinstance(kind, int) or str(kind).split(":")[0] in ("cuda", "mps", "xpu", "npu", "hpu"):
+            if kind not in _PLACEMENTS:
                 raise UnsupportedPlacementError(
                     f"device_map places modules on {placement!r}: INT8 linears run on the CPU. Pass device_map='cpu'."
                 )
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Refuse dtypes that INT8 linears do not take as input.
+
+        Raises:
+            ConfigError: not float32, float16 or bfloat16.
+        """
+        if dtype not in FLOAT_DTYPES:
+            raise ConfigError(
+                f"dtype={dtype}: INT8 linears take float32, float16 or bfloat16. Pass one of these as dtype."
+            )
+        return dtype
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs: Any) -> bool:
         """Whether the tensor ``param_name`` of the checkpoint is a float weight to quantize.
@@ -124,32 +140,56 @@ class TLEInt8HfQuantizer(HfQuantizer):
     def _names_of(self, name: str) -> list[str]:
         return name_aliases(name, self.base_prefix)
 
-    def _resolve_skips(self, model: PreTrainedModel) -> None:
-        """Add the linears that stayed in float to the list that will be saved: it alone decides when loading."""
+    def _record_layout(self, model: PreTrainedModel) -> None:
+        """Write into the configuration which linears are INT8 and which are not: it alone decides when loading."""
         config = self.quantization_config
-        listed = config.modules_to_not_convert or []
-        matcher = ModuleMatcher(listed)
         linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         converted = [name for name, module in linears.items() if isinstance(module, TLEInt8Linear)]
+        known_as = [alias for name in converted for alias in self._names_of(name)]
+        listed = [
+            entry for entry in config.modules_to_not_convert or [] if not ModuleMatcher([entry]).matches(known_as)
+        ]
+        matcher = ModuleMatcher(listed)
         unlisted = [name for name in linears if name not in converted and not matcher.matches(self._names_of(name))]
         config.modules_to_not_convert = [*listed, *(pattern_for(name, apart_from=converted) for name in unlisted)]
+        config.int8_modules = sorted({without_numbers(name) for name in converted})
+        # A part of a composite model is loaded by its own configuration.
+        for inner in [model.config, *loading.sub_configs(model.config)]:
+            inner.quantization_config = config
+
+    def take_over(self, model: PreTrainedModel) -> None:
+        """Become the quantizer of ``model``, whose linears were converted after it was loaded."""
+        self.base_prefix = model.base_model_prefix
+        model.is_quantized = True
+        model.quantization_method = self.quantization_config.quant_method
+        self._record_layout(model)
+        if conversions := getattr(model, "_weight_conversions", None):
+            self.update_weight_conversions(conversions, model)
+            self._keep_scale_converters(model)
+
+    def _is_new(self, model: PreTrainedModel, name: str) -> bool:
+        """Whether the layer ``name``, of which the checkpoint has nothing, is new to it rather than lost."""
+        if not self.pre_quantized:
+            return True
+        saved_by = model.config.architectures or []
+        if not saved_by or type(model).__name__ in saved_by:
+            return False
+        recorded = self.quantization_config.int8_modules
+        return recorded is None or not any(without_numbers(alias) in recorded for alias in self._names_of(name))
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
-        # The class that saved an INT8 checkpoint finds all of its layers there; another class may add some.
-        allow_new = not self.pre_quantized or type(model).__name__ not in (model.config.architectures or [])
-        for name in loading.settle(model, allow_new):
+        new = loading.settle(model, lambda name: self._is_new(model, name))
+        for name in new:
             self.selection.keep(name, "newly initialized, absent from the checkpoint,")
         checks.check_loaded(model, self.expected_shapes, self.errors)
-        self._resolve_skips(model)
+        self._record_layout(model)
         if not self.pre_quantized:
             self._keep_scale_converters(model)
-        # A part of a composite model is loaded by its own configuration.
-        for config in loading.sub_configs(model.config):
-            config.quantization_config = self.quantization_config
         converted = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
         for module in converted:
             module.requires_grad_(False)
-        logger.log(logging.INFO if converted else logging.WARNING, self.selection.summary(len(converted)))
+        level = logging.INFO if converted and not new else logging.WARNING
+        logger.log(level, self.selection.summary(len(converted)))
         # The quantizer lives on in model.hf_quantizer: it must not keep alive layers that a caller replaces later.
         self.selection = Selection(kept=self.selection.kept)
         self.expected_shapes = {}
@@ -178,7 +218,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
         # transformers passes the dtype of the configuration, which is a string once the model has been saved.
         loading.dequantize(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype)
         of_scales = {id(converter) for converter in self.scale_converters}
-        model._weight_conversions = [c for c in model._weight_conversions if id(c) not in of_scales]
+        if conversions := getattr(model, "_weight_conversions", None):
+            model._weight_conversions = [c for c in conversions if id(c) not in of_scales]
         return model
 
     def is_serializable(self) -> bool:

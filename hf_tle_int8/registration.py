@@ -1,6 +1,7 @@
 """Making transformers know TLEInt8Config; done once, by ``import hf_tle_int8``."""
 
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from hf_tle_int8.errors import UnsupportedSchemeError
 from hf_tle_int8.quantizer import TLEInt8HfQuantizer
 
 _MARK = "_tle_int8_wrapped"
+
+logger = logging.getLogger(__name__)
 
 
 def register() -> None:
@@ -36,6 +39,11 @@ def _accept_compressed_tensors(merge: Any) -> Any:
             found = found if isinstance(found, Mapping) else found.to_dict()
             method = getattr(found.get("quant_method"), "value", found.get("quant_method"))
             if method == compressed_tensors.QUANT_METHOD:
+                if quantization_config_from_args != TLEInt8Config():
+                    logger.warning(
+                        "the checkpoint is quantized already: the options of TLEInt8Config have no effect on it, its "
+                        "own list of what stays in float holds."
+                    )
                 return compressed_tensors.config_from_compressed_tensors({**found, "quant_method": method})
             if method != QUANT_METHOD:
                 raise UnsupportedSchemeError(

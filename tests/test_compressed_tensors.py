@@ -176,7 +176,6 @@ class TestReading:
         (changed("kv_cache_scheme", {"num_bits": 8}), "kv_cache_scheme"),
         (changed("sparsity_config", {"format": "sparse-24"}), "sparsity_config"),
         (changed("transform_config", {"config_groups": {"u": {"type": "hadamard"}}}), "transform_config"),
-        (changed("quantization_status", "initialized"), "quantization_status='initialized'"),
     ],
 )
 def test_other_schemes_are_refused_by_name(config, found, tmp_path):
@@ -186,6 +185,39 @@ def test_other_schemes_are_refused_by_name(config, found, tmp_path):
     edit_config(edit, quantization_config=config)
     with pytest.raises(UnsupportedSchemeError, match=found):
         AutoModelForCausalLM.from_pretrained(edit, quantization_config=TLEInt8Config())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        changed("quantization_status", "frozen"),
+        changed("sparsity_config", None),
+        changed(
+            "sparsity_config",
+            {
+                "format": "dense",
+                "global_sparsity": 0.14,
+                "registry_requires_subclass": False,
+                "sparsity_structure": "u",
+            },
+        ),
+        changed("transform_config", {"config_groups": {}}),
+    ],
+)
+def test_what_changes_nothing_is_accepted(config):
+    assert config_from_compressed_tensors(config).modules_to_not_convert == ["re:lm_head$"]
+
+
+def test_a_float_checkpoint_is_told_apart(tmp_path):
+    with pytest.raises(UnsupportedSchemeError, match="not quantized. Load it with from_pretrained"):
+        load_config(str(save_tiny_llama(tmp_path)))
+
+
+def test_options_have_no_effect_on_a_quantized_checkpoint_and_this_is_said(foreign, caplog):
+    config = TLEInt8Config(modules_to_not_convert=["layers.0"])
+    model = AutoModelForCausalLM.from_pretrained(foreign, quantization_config=config)
+    assert len(int8_layers(model)) == 14
+    assert "the options of TLEInt8Config have no effect" in caplog.text
 
 
 def test_other_methods_are_refused():

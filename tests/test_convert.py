@@ -231,3 +231,25 @@ class TestReplaceFromStateDict:
         with pytest.raises(CheckpointError, match=message):
             replace_linears_with_tle_int8(model, state)
         assert not int8_layers(model)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"up.bias": torch.zeros(12, dtype=torch.int64)}, r"up\.bias has dtype torch\.int64"),
+            ({"up.weight_scale": torch.ones(12, 1, device="meta")}, "has tensors on cpu and meta"),
+            ({"up.weight": [1, 2]}, r"up\.weight is a list"),
+        ],
+    )
+    def test_wrong_kinds_of_tensors_are_refused(self, changes, message):
+        model = Block()
+        with pytest.raises(CheckpointError, match=message):
+            replace_linears_with_tle_int8(model, {**pre_quantized(model), **changes})
+        assert not int8_layers(model)
+
+    def test_unused_int8_weights_are_named(self, caplog):
+        model = Block()
+        state = pre_quantized(model)
+        extra = {"elsewhere.weight": state["up.weight"], "elsewhere.weight_scale": state["up.weight_scale"]}
+        assert replace_linears_with_tle_int8(model, {**state, **extra}, skip=["odd"]) == 2
+        assert "2 INT8 weights of the state dict belong to no linear" in caplog.text
+        assert "elsewhere.weight, odd.weight" in caplog.text

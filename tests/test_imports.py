@@ -19,7 +19,8 @@ RANKS = {
     "hf_tle_int8.ops": 2,
     "hf_tle_int8.nn": 3,
     "hf_tle_int8.selection": 4,
-    "hf_tle_int8.convert": 5,
+    "hf_tle_int8.adoption": 7,
+    "hf_tle_int8.convert": 8,
     "hf_tle_int8.config": 2,
     "hf_tle_int8.defaults": 4,
     "hf_tle_int8.checks": 4,
@@ -27,8 +28,8 @@ RANKS = {
     "hf_tle_int8.compressed_tensors": 6,
     "hf_tle_int8.quantizer": 6,
     "hf_tle_int8.registration": 7,
-    "hf_tle_int8": 8,
-    "hf_tle_int8.cli": 9,
+    "hf_tle_int8": 9,
+    "hf_tle_int8.cli": 10,
 }
 SOURCES = {
     **dict.fromkeys((REPOSITORY / "hf_tle_int8").rglob("*.py"), "hf_tle_int8"),
@@ -48,7 +49,6 @@ WITHOUT_TRANSFORMERS = {
         "ops",
         "nn",
         "selection",
-        "convert",
     )
 }
 

@@ -1,10 +1,11 @@
 """The demo on a causal language model: text, tokens per second and memory in float and in INT8."""
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
 from hf_tle_int8.cli.measure import REFERENCE_NOTE, megabytes, parameter_bytes, timed
 from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.errors import ConfigError
 
 
 def run(name: str, prompt: str, max_new_tokens: int) -> None:
@@ -14,7 +15,15 @@ def run(name: str, prompt: str, max_new_tokens: int) -> None:
         name: path or hub name of a causal language model.
         prompt: what to continue.
         max_new_tokens: how many tokens to generate at most.
+
+    Raises:
+        ConfigError: the model is quantized already.
     """
+    if (found := getattr(AutoConfig.from_pretrained(name), "quantization_config", None)) is not None:
+        raise ConfigError(
+            f"{name} is quantized already (quant_method={found.get('quant_method')!r}): the demo compares a float "
+            f"model with its INT8 form. Name the float original."
+        )
     tokenizer = AutoTokenizer.from_pretrained(name)
     rows = [_generate(title, name, config, tokenizer, prompt, max_new_tokens) for title, config in _variants()]
     print(f"\n{'':6}{'parameters':>14}{'decode':>16}")

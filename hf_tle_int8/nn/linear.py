@@ -22,8 +22,15 @@ def check_placement(tensor: Tensor, name: str, allowed: tuple[str, ...] = ("cpu"
         )
 
 
+def check_is_tensor(value: object, name: str) -> None:
+    """Raise `InputTypeError` unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise InputTypeError(f"{name} is a {type(value).__name__}: a torch.Tensor is needed, see torch.as_tensor.")
+
+
 def check_int8_weight(weight: Tensor, name: str = "w_int8") -> None:
-    """Raise unless ``weight`` is int8 ``[N, K]`` in the memory of the CPU (or on the meta device)."""
+    """Raise unless ``weight`` is an int8 tensor ``[N, K]`` in the memory of the CPU (or on the meta device)."""
+    check_is_tensor(weight, name)
     if weight.dtype != torch.int8:
         raise InputTypeError(
             f"{name} has dtype {weight.dtype}: int8 codes are needed. "
@@ -45,8 +52,11 @@ def normalize_scale(scale: Tensor, out_features: int, name: str = "w_scale") -> 
         InputTypeError: not a floating-point tensor.
         InputValueError: another shape, or a value that is zero, negative, NaN or Inf.
     """
+    check_is_tensor(scale, name)
     if not scale.is_floating_point():
-        raise InputTypeError(f"{name} has dtype {scale.dtype}: a scale must be floating point.")
+        raise InputTypeError(
+            f"{name} has dtype {scale.dtype}: a scale must be floating point. Convert it with .float()."
+        )
     if scale.ndim == 0:
         scale = scale.expand(out_features)
     if scale.shape not in ((out_features,), (out_features, 1)):
@@ -69,6 +79,28 @@ def check_scale_values(scale: Tensor, name: str) -> None:
         raise InputValueError(
             f"{name} is {scale.flatten()[channel].item()} for output channel {channel}: a scale must be finite and "
             f"above 0. The checkpoint is damaged or was made by another scheme; quantize the float model again."
+        )
+
+
+def check_bias(bias: Tensor, out_features: int, name: str = "bias") -> None:
+    """Raise unless ``bias`` is a floating-point tensor ``[N]`` in the memory of the CPU (or on the meta device)."""
+    check_is_tensor(bias, name)
+    if not bias.is_floating_point():
+        raise InputTypeError(f"{name} has dtype {bias.dtype}: a bias must be floating point. Convert it with .float().")
+    if bias.shape != (out_features,):
+        raise InputValueError(
+            f"{name} has shape {tuple(bias.shape)}: [{out_features}] is needed, one for each channel."
+        )
+    check_placement(bias, name)
+
+
+def check_same_device(weight: Tensor, scale: Tensor, bias: Tensor | None, name: str = "the layer") -> None:
+    """Raise `UnsupportedPlacementError` unless all tensors of a layer are on one device."""
+    devices = {tensor.device for tensor in (weight, scale, bias) if tensor is not None}
+    if len(devices) > 1:
+        raise UnsupportedPlacementError(
+            f"{name} has tensors on {' and '.join(sorted(map(str, devices)))}: one device is needed for all of them. "
+            f"Move them with .to('cpu')."
         )
 
 
@@ -97,9 +129,12 @@ class TLEInt8Linear(nn.Linear):
     def __init__(self, w_int8: Tensor, w_scale: Tensor | float, bias: Tensor | None = None):
         check_int8_weight(w_int8)
         out_features, in_features = w_int8.shape
-        scale = normalize_scale(torch.as_tensor(w_scale, device=w_int8.device), out_features)
+        if isinstance(w_scale, int | float):
+            w_scale = torch.tensor(float(w_scale), device=w_int8.device)
+        scale = normalize_scale(w_scale, out_features)
         if bias is not None:
-            _check_bias(bias, out_features)
+            check_bias(bias, out_features)
+        check_same_device(w_int8, scale, bias)
         nn.Module.__init__(self)
         self.in_features = in_features
         self.out_features = out_features
@@ -197,11 +232,3 @@ class TLEInt8Linear(nn.Linear):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-
-def _check_bias(bias: Tensor, out_features: int) -> None:
-    if not bias.is_floating_point():
-        raise InputTypeError(f"bias has dtype {bias.dtype}: a floating-point bias is needed.")
-    if bias.shape != (out_features,):
-        raise InputValueError(f"bias has shape {tuple(bias.shape)}: [{out_features}] is needed.")
-    check_placement(bias, "bias")

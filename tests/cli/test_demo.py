@@ -43,3 +43,14 @@ def test_bad_options(option):
     with pytest.raises(SystemExit) as stop:
         main(["demo", *option])
     assert stop.value.code == 2
+
+
+def test_a_quantized_model_is_no_float_model(stories_path, tmp_path, capsys):
+    from transformers import AutoModelForCausalLM
+
+    from hf_tle_int8 import TLEInt8Config
+
+    model = AutoModelForCausalLM.from_pretrained(stories_path, quantization_config=TLEInt8Config())
+    model.save_pretrained(tmp_path)
+    assert main(["demo", str(tmp_path)]) == 2
+    assert "is quantized already (quant_method='tle_int8')" in capsys.readouterr().err
