@@ -8,11 +8,14 @@ an error. The source of each module's class tells.
 import ast
 import functools
 import inspect
+import logging
 import re
 import sys
 from dataclasses import dataclass, field
 
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 # Functions that run before or beside inference, and attributes that are the same for codes.
 _HARMLESS_FUNCTIONS = re.compile(r"init|tie_weights|resize|reset_parameters")
@@ -77,7 +80,12 @@ def _accesses_in(module_name: str) -> dict[str, _Accesses]:
     try:
         source = inspect.getsource(sys.modules[module_name])
     except (OSError, TypeError, KeyError):
-        # Defined in an interactive session or in a compiled module: there is no source to read.
+        # Defined in an interactive session or in a compiled module.
+        logger.warning(
+            "the source of %r cannot be read. If its modules compute with the weight of a linear themselves, instead "
+            "of calling the linear, they would compute on int8 codes: skip such layers by name.",
+            module_name,
+        )
         return {}
     collector = _Collector()
     collector.visit(ast.parse(source))

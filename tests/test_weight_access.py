@@ -52,10 +52,11 @@ def test_linears_elsewhere_with_the_same_name_are_not_concerned():
     assert {name for name in weights_read_by_code(model) if not name.startswith("reader.")} == set()
 
 
-def test_classes_without_source_are_passed():
+def test_classes_without_source_are_passed_with_a_warning(caplog):
     namespace: dict[str, object] = {"nn": nn, "__name__": "no_such_module"}
     exec("class Unknown(nn.Module):\n    pass", namespace)
     assert weights_read_by_code(namespace["Unknown"]()) == set()
+    assert "the source of 'no_such_module' cannot be read" in caplog.text
 
 
 def test_torch_transformer_layers_read_their_feed_forward_weights():
