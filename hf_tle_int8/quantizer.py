@@ -203,7 +203,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
         conversions = model._weight_conversions
         used = {target for c in conversions if isinstance(c, WeightConverter) for target in c._original_target_patterns}
         for converter in self.scale_converters:
-            if all(target.removesuffix("_scale") in used for target in converter._original_target_patterns):
+            targets = converter._original_target_patterns
+            if used.issuperset(target.removesuffix("_scale") for target in targets) and used.isdisjoint(targets):
                 converter._was_used = True
                 conversions.append(converter)
 

@@ -5,6 +5,8 @@ floor of bf16, which is such a call again; an instruction of x86-64 that narrows
 of this happens here: bf16 is the upper half of an fp32, reached and rounded by integer arithmetic.
 """
 
+from collections.abc import Callable, Sequence
+
 from hf_tle_int8.backend.ir import BFLOAT, DOUBLE, FLOAT, HALF, I16, I32, FunctionBuilder, IRType, Operand, constant
 
 NARROW = (HALF, BFLOAT)
@@ -56,13 +58,29 @@ def _round_to_odd(f: FunctionBuilder, a: Operand) -> Operand:
     return f.cast("bitcast", f.select(inexact, f.binary("or", toward_zero, one), bits), FLOAT)
 
 
+def at_least_float32(f: FunctionBuilder, a: Operand) -> Operand:
+    """A float of a type that CPUs compute in: fp16 and bf16 as fp32."""
+    return widen_float(f, a, FLOAT) if a.type.scalar in NARROW else a
+
+
+def in_float32(f: FunctionBuilder, operands: Sequence[Operand], compute: Callable[..., Operand]) -> Operand:
+    """Compute on floats of one type; fp16 and bf16 in fp32 with one more rounding.
+
+    For + - * / and square roots, that second rounding changes nothing, as fp32 has more than twice their digits
+    (Figueroa, "When is double rounding innocuous?", 1995).
+    """
+    kind = operands[0].type.scalar
+    result = compute(*(at_least_float32(f, operand) for operand in operands))
+    return narrow_float(f, result, kind) if kind in NARROW else result
+
+
 def convert_float(f: FunctionBuilder, a: Operand, kind: IRType) -> Operand:
     """A float as any other float type; fp16 and bf16 convert into each other through fp32."""
     if a.type.scalar == kind:
         return a
     if kind.bits > a.type.bits:
         return widen_float(f, a, kind)
-    return narrow_float(f, widen_float(f, a, FLOAT) if a.type.scalar in NARROW else a, kind)
+    return narrow_float(f, at_least_float32(f, a), kind)
 
 
 def integer_to_float(f: FunctionBuilder, op: str, a: Operand, kind: IRType) -> Operand:
@@ -84,7 +102,7 @@ def integer_to_float(f: FunctionBuilder, op: str, a: Operand, kind: IRType) -> O
 
 def float_to_integer(f: FunctionBuilder, signed: bool, a: Operand, kind: IRType) -> Operand:
     """A float toward zero; what does not fit becomes the nearest integer that does, and NaN becomes 0."""
-    wide = widen_float(f, a, FLOAT) if a.type.scalar in NARROW else a
+    wide = at_least_float32(f, a)
     result = wide.type.of(kind)
     name = f"llvm.fpto{'s' if signed else 'u'}i.sat.{result.mangled}.{wide.type.mangled}"
     return f.call(name, result, wide)

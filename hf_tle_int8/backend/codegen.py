@@ -16,13 +16,23 @@ class MachineCode:
 
     Attributes:
         object_code: a relocatable ELF object.
-        assembly: the same as text, for reading and for tests.
-        ir: the IR after optimization.
+        module: llvmlite's module after optimization.
+        machine: llvmlite's target machine.
     """
 
     object_code: bytes
-    assembly: str
-    ir: str
+    module: Any
+    machine: Any
+
+    @functools.cached_property
+    def assembly(self) -> str:
+        """The object as text, for reading and for tests; generating it takes as long again as the object did."""
+        return self.machine.emit_assembly(self.module)
+
+    @functools.cached_property
+    def ir(self) -> str:
+        """The IR after optimization."""
+        return str(self.module)
 
 
 @functools.cache
@@ -90,4 +100,4 @@ def compile_module(target: Target, body: str) -> MachineCode:
     options.slp_vectorization = options.loop_vectorization = options.loop_unrolling = False
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    return MachineCode(machine.emit_object(module), machine.emit_assembly(module), str(module))
+    return MachineCode(machine.emit_object(module), module, machine)

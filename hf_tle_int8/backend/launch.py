@@ -6,7 +6,7 @@ A kernel is a function ``program(arguments…, px, py, pz, gx, gy, gz)`` that co
 - ``<name>_python`` is the same as a method of CPython (``METH_FASTCALL``), which releases the GIL while it runs.
 """
 
-from hf_tle_int8.backend.ir import I32, I64, PTR, FunctionBuilder, IRType, Label, ModuleBuilder, Operand, constant
+from hf_tle_int8.backend.ir import I8, I32, I64, PTR, FunctionBuilder, IRType, Label, ModuleBuilder, Operand, constant
 
 # Elements of work that are worth a thread: waking one takes about as long as computing this many.
 WORK_PER_THREAD = 16384
@@ -148,7 +148,8 @@ def add_python_entry(module: ModuleBuilder, name: str, parameters: dict[str, IRT
     f.return_(none)
     f.place(refuse)
     message = f"{name} takes {len(kinds)} arguments: its own, the grid (x, y, z) and the number of threads"
-    module.add_global("@_Py_NoneStruct = external global i8\n@PyExc_TypeError = external global ptr")
+    module.declare_global("_Py_NoneStruct", I8)
+    module.declare_global("PyExc_TypeError", PTR)
     module.add_global(f'@{name}_usage = internal constant [{len(message) + 1} x i8] c"{message}\\00"')
     error = f.load(PTR, Operand(PTR, "@PyExc_TypeError"))
     f.call_procedure("PyErr_SetString", error, Operand(PTR, f"@{name}_usage"))

@@ -94,6 +94,9 @@ _ROWS = (
 )
 TARGETS = {row[0]: Target(*row) for row in _ROWS}
 
+_V3 = {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
+
 # Features that Linux must report before code for a target may run; best first for each architecture.
 _REQUIRED = {
     "aarch64": {
@@ -102,11 +105,11 @@ _REQUIRED = {
         "neon": {"asimd"},
     },
     "x86_64": {
-        "avx512bf16": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512_vnni", "avx512_bf16"},
-        "avx512vnni": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512_vnni"},
-        "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"},
-        "avxvnni": {"avx2", "fma", "f16c", "bmi1", "bmi2", "avx_vnni"},
-        "avx2": {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"},
+        "avx512bf16": _V4 | {"avx512_vnni", "avx512_bf16"},
+        "avx512vnni": _V4 | {"avx512_vnni"},
+        "avx512": _V4,
+        "avxvnni": _V3 | {"avx_vnni"},
+        "avx2": _V3,
     },
 }
 

@@ -6,7 +6,7 @@ from hf_tle_int8.backend import hwcap, target
 
 N1 = frozenset({"asimd", "asimddp", "asimdhp", "fphp"})
 V2 = N1 | {"sve", "sve2", "i8mm", "svei8mm", "bf16"}
-HASWELL = frozenset({"sse4_2", "ssse3", "popcnt", "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"})
+HASWELL = frozenset({"sse4_2", "ssse3", "popcnt", "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm"})
 SKYLAKE = HASWELL | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
 
 

@@ -27,6 +27,10 @@ class ModuleBuilder:
         types = ", ".join(map(str, parameters))
         self._declarations[name] = f"declare {'void' if result is None else result} @{name}({types})"
 
+    def declare_global(self, name: str, kind: IRType) -> None:
+        """Declare a variable of this process; a second time changes nothing."""
+        self._declarations[name] = f"@{name} = external global {kind}"
+
     def add_global(self, text: str) -> None:
         """Add a definition of a global, written out."""
         self._globals.append(text)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from hf_tle_int8.backend import casts, vector_math
-from hf_tle_int8.backend.ir import FLOAT, FunctionBuilder, IRType, Operand, constant
+from hf_tle_int8.backend.ir import FunctionBuilder, IRType, Operand, constant
 from hf_tle_int8.backend.lowering import integers
 from hf_tle_int8.backend.lowering.types import ir_type
 from hf_tle_int8.backend.ttir import Operation
@@ -44,18 +44,6 @@ def lower_elementwise(f: FunctionBuilder, operation: Operation, operands: Sequen
     return builder(f, operation, operands)
 
 
-def _in_float32(f: FunctionBuilder, operands: Sequence[Operand], compute: Callable[..., Operand]) -> Operand:
-    """Compute on floats; fp16 and bf16 in fp32 with one more rounding.
-
-    For + - * / and square roots, that second rounding changes nothing, as fp32 has more than twice their digits
-    (Figueroa, "When is double rounding innocuous?", 1995).
-    """
-    kind = operands[0].type.scalar
-    if kind not in casts.NARROW:
-        return compute(*operands)
-    return casts.narrow_float(f, compute(*(casts.widen_float(f, operand, FLOAT) for operand in operands)), kind)
-
-
 def _binary(op: str) -> Builder:
     return lambda f, _, operands: f.binary(op, *operands)
 
@@ -73,7 +61,7 @@ def _intrinsic(name: str) -> Builder:
 
 
 def _float_binary(op: str) -> Builder:
-    return lambda f, _, operands: _in_float32(f, operands, lambda a, b: f.binary(op, a, b))
+    return lambda f, _, operands: casts.in_float32(f, operands, lambda a, b: f.binary(op, a, b))
 
 
 def _function(emit: vector_math.Emitter) -> Builder:
@@ -81,7 +69,7 @@ def _function(emit: vector_math.Emitter) -> Builder:
 
 
 def _float_intrinsic(name: str) -> Builder:
-    return lambda f, _, operands: _in_float32(f, operands, lambda *wide: f.intrinsic(name, *wide))
+    return lambda f, _, operands: casts.in_float32(f, operands, lambda *wide: f.intrinsic(name, *wide))
 
 
 def _compare_integers(f: FunctionBuilder, operation: Operation, operands: Sequence[Operand]) -> Operand:
@@ -89,7 +77,7 @@ def _compare_integers(f: FunctionBuilder, operation: Operation, operands: Sequen
 
 
 def _compare_floats(f: FunctionBuilder, operation: Operation, operands: Sequence[Operand]) -> Operand:
-    wide = [casts.widen_float(f, a, FLOAT) if a.type.scalar in casts.NARROW else a for a in operands]
+    wide = (casts.at_least_float32(f, operand) for operand in operands)
     return f.compare(_FLOAT_PREDICATES[operation.attributes["predicate"]], *wide)
 
 
@@ -115,7 +103,7 @@ def _clamp(f: FunctionBuilder, operation: Operation, operands: Sequence[Operand]
     def clamp(x: Operand, low: Operand, high: Operand) -> Operand:
         return f.intrinsic(f"min{suffix}", f.intrinsic(f"max{suffix}", x, low), high)
 
-    return _in_float32(f, operands, clamp)
+    return casts.in_float32(f, operands, clamp)
 
 
 def _to(cast: Callable[..., Operand], *arguments: object) -> Builder:
@@ -133,10 +121,6 @@ def _float_to_float(f: FunctionBuilder, operation: Operation, operands: Sequence
     if rounding not in (None, 1):
         raise UnsupportedOperationError(operation, f"with rounding mode {rounding} is not supported on CPUs")
     return casts.convert_float(f, operands[0], ir_type(operation.result.type))
-
-
-def _same(f: FunctionBuilder, _: Operation, operands: Sequence[Operand]) -> Operand:
-    return operands[0]
 
 
 def _absolute(f: FunctionBuilder, _: Operation, operands: Sequence[Operand]) -> Operand:

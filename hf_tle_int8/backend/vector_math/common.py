@@ -53,9 +53,7 @@ def in_float(emit: Emitter) -> Emitter:
     def wrapper(function: FunctionBuilder, x: Operand) -> Operand:
         if not x.type.is_float:
             raise TypeError(f"{emit.__name__} is defined on floats, not on {x.type}.")
-        if x.type.scalar in _FORMATS:
-            return emit(function, x)
-        return casts.narrow_float(function, emit(function, casts.widen_float(function, x, FLOAT)), x.type.scalar)
+        return casts.in_float32(function, [x], lambda wide: emit(function, wide))
 
     return wrapper
 
