@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from arm_emulation import CPU_OF_TARGET, ArmProcess, link, require_emulator
+from openmp_stubs import STUBS
 
 from hf_tle_int8.backend import codegen, launch, openmp, target
 from hf_tle_int8.backend.entry import KernelEntry
@@ -238,25 +239,11 @@ class TestPython:
         assert cell[0] == 2
 
 
-_STUBS = """
-define void @GOMP_parallel(ptr %function, ptr %data, i32 %team, i32 %flags) #0 {
-  call void %function(ptr %data)
-  ret void
-}
-define i32 @omp_get_thread_num() #0 {
-  ret i32 0
-}
-define i32 @omp_get_num_threads() #0 {
-  ret i32 1
-}
-"""
-
-
 @pytest.mark.parametrize("name", CPU_OF_TARGET)
 def test_grid_on_arm(name, tmp_path):
     require_emulator()
     chosen = target.named(name)
-    objects = [codegen.compile_module(chosen, text).object_code for text in (str(record_kernel(1 << 20)), _STUBS)]
+    objects = [codegen.compile_module(chosen, text).object_code for text in (str(record_kernel(1 << 20)), STUBS)]
     program = link(objects, ["record_launch"], tmp_path)
     with ArmProcess(program, ["record_launch"], CPU_OF_TARGET[name]) as arm:
         for grid in ((1, 1, 1), (4, 3, 2), (0, 1, 1)):

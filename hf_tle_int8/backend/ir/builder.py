@@ -35,6 +35,12 @@ class ModuleBuilder:
         """Add a definition of a global, written out."""
         self._globals.append(text)
 
+    def add_table(self, values: Operand) -> Operand:
+        """Add a constant vector as memory, and give its address."""
+        name = f"@table{len(self._globals)}"
+        self.add_global(f"{name} = internal constant {values.typed}, align 64")
+        return Operand(PTR, name)
+
     def add_function(self, text: str) -> None:
         """Add a function; `FunctionBuilder.finish` calls this."""
         self._functions.append(text)
@@ -183,6 +189,14 @@ class FunctionBuilder:
         """Store, aligned to an element."""
         self.do(f"store {value.typed}, {pointer.typed}, align {max(value.type.bits, 8) // 8}")
 
+    def allocate(self, element: IRType, count: int) -> Operand:
+        """Memory of this call's own, for ``count`` elements, aligned to 64 bytes."""
+        self._counter += 1
+        result = Operand(PTR, f"%v{self._counter}")
+        base = "i8" if element.bits == 1 else element.base
+        self._labels[0].lines.insert(0, f"  {result.text} = alloca [{count} x {base}], align 64")
+        return result
+
     # Control flow
 
     def jump(self, target: Label) -> None:
@@ -210,15 +224,27 @@ class FunctionBuilder:
         """Leave the function, with a value where it returns one."""
         self.do("ret void" if value is None else f"ret {value.typed}")
 
-    def counted_loop(self, start: Operand, stop: Operand, step: Operand) -> "CountedLoop":
-        """A ``for`` loop over ``[start, stop)``, entered; call `CountedLoop.close` at the end of its body."""
-        return CountedLoop(self, start, stop, step)
+    def counted_loop(
+        self, start: Operand, stop: Operand, step: Operand, carried: Sequence[Operand] = ()
+    ) -> "CountedLoop":
+        """A ``for`` loop over ``[start, stop)``, entered; call `CountedLoop.close` at the end of its body.
+
+        ``carried`` are initial values of what one iteration hands on to the next.
+        """
+        return CountedLoop(self, start, stop, step, carried)
 
 
 class CountedLoop:
-    """``for (index = start; index < stop; index += step)`` with signed comparison; the body may have more blocks."""
+    """``for (index = start; index < stop; index += step)`` with signed comparison; the body may have more blocks.
 
-    def __init__(self, function: FunctionBuilder, start: Operand, stop: Operand, step: Operand):
+    Attributes:
+        index: of the iteration.
+        carried: in the body, what the iteration before has handed on; behind the loop, what the last one has.
+    """
+
+    def __init__(
+        self, function: FunctionBuilder, start: Operand, stop: Operand, step: Operand, carried: Sequence[Operand] = ()
+    ):
         self._function = function
         self._step = step
         self._header, body = function.label("header"), function.label("body")
@@ -228,15 +254,21 @@ class CountedLoop:
         function.place(self._header)
         self.index = function.phi(start.type)
         function.add_incoming(self.index, start, before)
+        self.carried = [function.phi(initial.type) for initial in carried]
+        for phi, initial in zip(self.carried, carried, strict=True):
+            function.add_incoming(phi, initial, before)
         function.branch(function.compare("slt", self.index, stop), body, self._exit)
         function.place(body)
 
-    def close(self) -> None:
-        """End the body and continue behind the loop."""
-        following = self._function.binary("add", self.index, self._step)
-        self._function.add_incoming(self.index, following, self._function.current)
-        self._function.jump(self._header)
-        self._function.place(self._exit)
+    def close(self, following: Sequence[Operand] = ()) -> None:
+        """End the body, hand ``following`` on to the next iteration, and continue behind the loop."""
+        function = self._function
+        next_index = function.binary("add", self.index, self._step)
+        function.add_incoming(self.index, next_index, function.current)
+        for phi, value in zip(self.carried, following, strict=True):
+            function.add_incoming(phi, value, function.current)
+        function.jump(self._header)
+        function.place(self._exit)
 
 
 def _listed(arguments: Sequence[Operand]) -> str:

@@ -1,6 +1,7 @@
 """TTIR to LLVM IR, one family of operations a module.
 
-What is here computes on scalars and on vectors of any number of lanes alike; tensors are the business of what calls it.
+Elementwise operations are written for scalars and for vectors of any number of lanes alike; what a tensor is, and which
+of its elements are computed where, is the business of `hf_tle_int8.backend.tensors`.
 """
 
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, UnsupportedOperationError, lower_elementwise

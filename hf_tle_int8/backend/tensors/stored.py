@@ -1,0 +1,89 @@
+"""Tensors whose elements are known or in registers; a loop variable indexes a copy of them in memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hf_tle_int8.backend.ir import I1, I8, IRType, Operand, constant
+from hf_tle_int8.backend.tensors.index import Index, Lane, Source
+from hf_tle_int8.backend.tensors.memory import row_major, store
+from hf_tle_int8.backend.tensors.shuffles import pick
+from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
+
+
+@dataclass(eq=False)
+class Literal(Tensor):
+    """Elements known when the kernel is compiled, row-major; as few as a register or two."""
+
+    element: IRType
+    values: Sequence[int | float]
+    bits: int
+
+    def compute(self, e: Evaluator, index: Index) -> Operand:
+        """The elements at ``index``."""
+        if not index.is_literal:
+            return e.at(e.in_memory(self, self._table), index)
+        numbers = index.numbers()
+        if not index.lane_bits:
+            return constant(self.element, self.values[numbers[0]])
+        return constant(self.element.vector(index.lanes), [self.values[number] for number in numbers])
+
+    def _table(self, e: Evaluator) -> Tensor:
+        kind = I8 if self.element == I1 else self.element
+        table = constant(kind.vector(len(self.values)), self.values)
+        return as_element(row_major(e.f.module.add_table(table), kind, self.bits), self.element)
+
+
+@dataclass(eq=False)
+class Registers(Tensor):
+    """Vectors in registers.
+
+    Attributes:
+        vectors: all of one type.
+        layout: bits of the element number: those of the lane's number first, lowest first, then those of the vector's.
+    """
+
+    vectors: Sequence[Operand]
+    layout: Sequence[int]
+    element: IRType = field(init=False)
+    bits: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.element = self.vectors[0].type.scalar
+        self.bits = len(self.layout)
+
+    def compute(self, e: Evaluator, index: Index) -> Operand:
+        """The elements at ``index``."""
+        if not index.is_literal:
+            return e.at(e.in_memory(self, self.spilled), index)
+        positions = np.zeros(index.lanes, np.int64)
+        for position, bit in enumerate(self.layout):
+            positions |= (index.numbers() >> bit & 1) << position
+        return pick(e.f, self.vectors, positions.tolist())
+
+    def spilled(self, e: Evaluator) -> Tensor:
+        """A copy in memory."""
+        kind = I8 if self.element == I1 else self.element
+        copy = row_major(e.f.allocate(kind, 1 << self.bits), kind, self.bits)
+        lanes = max(self.vectors[0].type.lanes, 1).bit_length() - 1
+        for index, vector in zip(literal_chunks(self.bits, lanes, self.layout), self.vectors, strict=True):
+            store(e, copy.address, index, e.f.cast("zext", vector, I8) if self.element == I1 else vector, None)
+        return as_element(copy, self.element)
+
+
+def as_element(stored: Tensor, element: IRType) -> Tensor:
+    """Truth values of bytes; other tensors as they are."""
+    if element != I1:
+        return stored
+    return Elementwise(I1, stored.bits, [stored], lambda f, operands: f.cast("trunc", operands[0], I1))
+
+
+def literal_chunks(bits: int, lanes: int, layout: Sequence[int] | None = None) -> Iterator[Index]:
+    """Every vector of a tensor in the order of ``layout`` (see `Registers`), row-major by default."""
+    order = range(bits) if layout is None else layout
+    for number in range(1 << (bits - lanes)):
+        sources: list[Source] = [0] * bits
+        for position, bit in enumerate(order):
+            sources[bit] = Lane(position) if position < lanes else number >> (position - lanes) & 1
+        yield Index(tuple(sources), lanes)
