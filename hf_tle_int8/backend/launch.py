@@ -6,6 +6,7 @@ A kernel is a function ``program(arguments…, px, py, pz, gx, gy, gz)`` that co
 - ``<name>_python`` is the same as a method of CPython (``METH_FASTCALL``), which releases the GIL while it runs.
 """
 
+from hf_tle_int8.backend.casts import convert_float
 from hf_tle_int8.backend.ir import I8, I32, I64, PTR, FunctionBuilder, IRType, Label, ModuleBuilder, Operand, constant
 
 # Elements of work that are worth a thread: waking one takes about as long as computing this many.
@@ -165,6 +166,7 @@ def _from_python(f: FunctionBuilder, value: Operand, kind: IRType) -> Operand:
         return f.call("PyLong_AsVoidPtr", PTR, value)
     if kind.is_float:
         double = f.call("PyFloat_AsDouble", IRType("double"), value)
-        return double if kind.base == "double" else f.cast("fptrunc", double, kind)
+        # Not fptrunc: for 16 bits LLVM calls a function of its runtime library, which no process has.
+        return convert_float(f, double, kind)
     number = f.call("PyLong_AsLongLong", I64, value)
     return number if kind == I64 else f.cast("trunc", number, kind)

@@ -1,6 +1,7 @@
 """What machine a kernel is compiled for: vector width, registers, dot instructions and the packing that suits them."""
 
 import functools
+import os
 import platform
 from dataclasses import dataclass
 
@@ -145,3 +146,37 @@ def host() -> Target:
             f"Linux on AArch64, or on x86-64 with AVX2, is needed."
         )
     return named(names[0])
+
+
+# Names the target to compile for instead of the best one that this machine runs.
+VARIABLE = "HF_TLE_INT8_TARGET"
+
+
+def runnable_here(name: str) -> Target:
+    """The target called ``name``, whose code this machine runs.
+
+    Raises:
+        RuntimeError: there is no such target, or this machine does not run it.
+    """
+    here = runnable(cpu_features(), platform.machine())
+    choice = f"Choose of {', '.join(here)}" if here else "This machine runs none"
+    if name not in TARGETS:
+        raise RuntimeError(f"{name!r} is no target. {choice}.")
+    if name not in here:
+        raise RuntimeError(f"the target {name!r} needs instructions that this CPU does not have. {choice}.")
+    return named(name)
+
+
+def current() -> Target:
+    """The target that kernels are compiled for and run on: what ``HF_TLE_INT8_TARGET`` names, or else `host`.
+
+    Raises:
+        RuntimeError: the variable names no target or one that does not run here, or this machine runs none at all.
+    """
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return host()
+    try:
+        return runnable_here(name)
+    except RuntimeError as error:
+        raise RuntimeError(f"{VARIABLE}={name}: {error} Unset {VARIABLE} for the best target.") from error

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_tle_int8.backend.ir import I1, I64, PTR, FunctionBuilder, IRType, Operand, constant
+from hf_tle_int8.backend.casts import NARROW
+from hf_tle_int8.backend.ir import I1, I16, I64, PTR, FunctionBuilder, IRType, Operand, constant
 from hf_tle_int8.backend.tensors.affine import as_affine, make_range
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.shuffles import concatenate
-from hf_tle_int8.backend.tensors.values import Evaluator, Tensor
+from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
 
 
 @dataclass(eq=False)
@@ -106,6 +107,8 @@ class Loaded(Tensor):
 
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``, loaded."""
+        if self.element in NARROW:
+            return e.f.cast("bitcast", self._as_integers().compute(e, index), self.element)
         kind = self.element.vector(index.lanes if index.lane_bits else 0)
         if self.mask is None:
             return self._plain(e, index)
@@ -117,6 +120,14 @@ class Loaded(Tensor):
         if place is not None and place[1] == list(range(index.lanes)):
             return e.f.call(f"llvm.masked.load.{kind.mangled}.p0", kind, place[0], mask, other)
         return _gather(e.f, kind, e.at(self.address, index), mask, other)
+
+    def _as_integers(self) -> "Loaded":
+        """16-bit floats as integers: where a CPU lacks them, LLVM would move them through calls that round."""
+        address = Address(self.address.base, self.address.offsets, I16, self.bits)
+        if self.other is None:
+            return Loaded(address, self.mask)
+        other = Elementwise(I16, self.bits, [self.other], lambda f, operands: f.cast("bitcast", operands[0], I16))
+        return Loaded(address, self.mask, other)
 
     def _plain(self, e: Evaluator, index: Index) -> Operand:
         place = self.address.neighbours(e, index)
@@ -146,6 +157,8 @@ class Loaded(Tensor):
 def store(e: Evaluator, address: Address, index: Index, value: Operand, mask: Tensor | None) -> None:
     """Store a vector (or scalar) to the pointers at ``index``, where ``mask`` is true."""
     f = e.f
+    if value.type.scalar in NARROW:
+        value = f.cast("bitcast", value, I16)
     if mask is not None and not mask.varies(index):
         inside, behind = f.label("store"), f.label("stored")
         f.branch(e.at(mask, index.first_lane), inside, behind)

@@ -176,6 +176,9 @@ _XYO = {"x": "*fp32", "y": "*fp32", "n": "i32", "o": "*fp32"}
 for _n, _block in ((1000, 1024), (1000, 128), (37, 16), (5, 1), (1024, 1024)):
     _x, _y = _floats(_n), _floats(_n)
     CASES.append(KernelCase(add, _XYO, {"B": _block}, (_x, _y, _n), _with_tail(_x + _y, 40), -(-_n // _block)))
+    _half, _kinds = _floats(_n).astype(np.float16), {"x": "*fp16", "y": "*fp16", "n": "i32", "o": "*fp16"}
+    _wanted = _with_tail(_half + _half, 40)
+    CASES.append(KernelCase(add, _kinds, {"B": _block}, (_half, _half, _n), _wanted, -(-_n // _block)))
 for _n, _block in ((61, 64), (1500, 2048), (2048, 2048)):
     _x = _floats(3, _n)
     _e = np.exp(_x - _x.max(1, keepdims=True))
