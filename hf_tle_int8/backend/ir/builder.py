@@ -177,9 +177,10 @@ class FunctionBuilder:
     # Memory
 
     def offset(self, pointer: Operand, count: Operand, element: IRType) -> Operand:
-        """The address ``count`` elements behind ``pointer``."""
+        """The address ``count`` elements behind ``pointer``; a vector of them where one of the two is a vector."""
         base = "i8" if element.bits == 1 else element.base
-        return self.emit(PTR, f"getelementptr {base}, {pointer.typed}, {count.typed}")
+        lanes = max(pointer.type.lanes, count.type.lanes)
+        return self.emit(PTR.vector(lanes), f"getelementptr {base}, {pointer.typed}, {count.typed}")
 
     def load(self, kind: IRType, pointer: Operand) -> Operand:
         """Load, aligned to an element."""

@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from hf_tle_int8.backend.ir import IRType, Operand
-from hf_tle_int8.backend.lowering.function import Lowered, Lowering, last_dimension_bits
+from hf_tle_int8.backend.lowering.function import Lowered, Lowering, last_dimension_bits, tensor_bits
 from hf_tle_int8.backend.lowering.types import ir_type
 from hf_tle_int8.backend.tensors.affine import Affine, as_affine
 from hf_tle_int8.backend.tensors.chunks import fits_registers, in_memory, in_registers
 from hf_tle_int8.backend.tensors.memory import Address, row_major
-from hf_tle_int8.backend.tensors.stored import Registers, as_element
+from hf_tle_int8.backend.tensors.stored import Registers, as_element, stored_type
 from hf_tle_int8.backend.tensors.values import Tensor
 from hf_tle_int8.backend.ttir import TensorType, Value
 
@@ -63,9 +63,9 @@ class MemorySlot(Slot):
 
     def __init__(self, lowering: Lowering, element: IRType, bits: int, inner: int):
         self._lowering, self._inner = lowering, inner
-        self._element, self._stored = element, IRType("i8") if element.bits == 1 else element
-        self._place = lowering.f.allocate(self._stored, 1 << bits)
-        self._tensor = as_element(row_major(self._place, self._stored, bits), element)
+        stored = stored_type(element)
+        self._place = lowering.f.allocate(stored, 1 << bits)
+        self._tensor = as_element(row_major(self._place, stored, bits), element)
         self._staged: Tensor | None = None
 
     def operands(self, value: Lowered) -> list[Operand]:
@@ -110,7 +110,7 @@ def slot_for(lowering: Lowering, value: Value) -> Slot:
     """A slot for any value of the type of ``value``."""
     if not isinstance(value.type, TensorType):
         return ScalarSlot()
-    element, bits = ir_type(value.type), (value.type.size - 1).bit_length()
+    element, bits = ir_type(value.type), tensor_bits(value)
     if fits_registers(lowering.target, element, bits):
         return RegisterSlot(lowering, bits)
     return MemorySlot(lowering, element, bits, last_dimension_bits(value))

@@ -2,32 +2,26 @@
 
 from collections.abc import Sequence
 
-from hf_tle_int8.backend.ir import IRType, Operand
+from hf_tle_int8.backend.ir import Operand
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, last_dimension_bits, tensor_bits
-from hf_tle_int8.backend.lowering.types import ir_type
+from hf_tle_int8.backend.lowering.types import pointee_type
 from hf_tle_int8.backend.tensors.chunks import fits_registers, for_each_chunk, lane_bits, make_indexable
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.memory import Address, Loaded, store
 from hf_tle_int8.backend.tensors.stored import literal_chunks
 from hf_tle_int8.backend.tensors.values import Splat, Tensor
-from hf_tle_int8.backend.ttir import Operation, PointerType, TensorType, Value
-
-
-def _pointee(pointer: Value) -> IRType:
-    kind = pointer.type.element if isinstance(pointer.type, TensorType) else pointer.type
-    assert isinstance(kind, PointerType)
-    return ir_type(kind.pointee)
+from hf_tle_int8.backend.ttir import Operation, TensorType, Value
 
 
 def _address(lowering: Lowering, pointer: Value) -> Address:
     tensor = lowering.tensor(pointer)
-    return tensor if isinstance(tensor, Address) else Address(tensor, (), _pointee(pointer), tensor.bits)
+    return tensor if isinstance(tensor, Address) else Address(tensor, (), pointee_type(pointer.type), tensor.bits)
 
 
 def _add_pointer(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     pointer, offset = operation.operands
     if not isinstance(pointer.type, TensorType):
-        return [lowering.f.offset(lowering.scalar(pointer), lowering.scalar(offset), _pointee(pointer))]
+        return [lowering.f.offset(lowering.scalar(pointer), lowering.scalar(offset), pointee_type(pointer.type))]
     address, count = _address(lowering, pointer), lowering.tensor(offset)
     if isinstance(count, Splat) and isinstance(address.base, Operand):
         base = lowering.f.offset(address.base, count.scalar, address.pointee)
@@ -36,7 +30,7 @@ def _add_pointer(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
 
 
 def _scalar_address(lowering: Lowering, pointer: Value) -> Address:
-    return Address(lowering.scalar(pointer), (), _pointee(pointer), 0)
+    return Address(lowering.scalar(pointer), (), pointee_type(pointer.type), 0)
 
 
 def _tensor_or_splat(lowering: Lowering, values: Sequence[Value]) -> Tensor | None:

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 
-from hf_tle_int8.backend.ir import FunctionBuilder, IRType, Operand, constant
+from hf_tle_int8.backend.ir import FunctionBuilder, Operand, constant
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, lower_elementwise
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, tensor_bits
-from hf_tle_int8.backend.lowering.types import ir_type
+from hf_tle_int8.backend.lowering.types import ir_type, pointee_type
 from hf_tle_int8.backend.tensors import affine
 from hf_tle_int8.backend.tensors.index import bits_of, dimension_bits
-from hf_tle_int8.backend.tensors.memory import Address, row_major
+from hf_tle_int8.backend.tensors.memory import Address
 from hf_tle_int8.backend.tensors.stored import Literal
 from hf_tle_int8.backend.tensors.values import Elementwise, Splat, Tensor, View
 from hf_tle_int8.backend.ttir import DenseElements, Operation, TensorType
-
-# More elements than this are not written into instructions but read from a table.
-_LITERAL_ELEMENTS = 64
 
 
 def _constant(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
@@ -24,10 +21,7 @@ def _constant(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     bits = tensor_bits(operation.result)
     if value.is_splat:
         return [Splat(constant(kind, value.values[0]), bits)]
-    if len(value.values) <= _LITERAL_ELEMENTS:
-        return [Literal(kind, value.values, bits)]
-    table = constant(kind.vector(len(value.values)), value.values)
-    return [row_major(lowering.f.module.add_table(table), kind, bits)]
+    return [Literal(kind, value.values, bits)]
 
 
 def _make_range(_: Lowering, operation: Operation) -> Sequence[Lowered]:
@@ -37,9 +31,8 @@ def _make_range(_: Lowering, operation: Operation) -> Sequence[Lowered]:
 
 def _splat(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     scalar, bits = lowering.scalar(operation.operands[0]), tensor_bits(operation.result)
-    pointer = operation.operands[0].type
     if scalar.type.base == "ptr":
-        return [Address(scalar, (), ir_type(pointer.pointee), bits)]  # type: ignore[union-attr]
+        return [Address(scalar, (), pointee_type(operation.operands[0].type), bits)]
     return [Splat(scalar, bits)]
 
 
@@ -119,13 +112,6 @@ def _folded(f: FunctionBuilder, operation: Operation, operands: Sequence[Tensor]
     if a.terms and b.terms:
         return None
     return affine.multiply(f, *((a, b.base) if a.terms else (b, a.base)))
-
-
-def pointee(operation: Operation) -> IRType:
-    """What the pointers that an operation makes point to."""
-    kind = operation.result.type
-    pointer = kind.element if isinstance(kind, TensorType) else kind
-    return ir_type(pointer.pointee)  # type: ignore[union-attr]
 
 
 TENSOR_OPERATIONS: dict[str, Handler] = {

@@ -20,3 +20,10 @@ def ir_type(kind: Type) -> IRType:
     if isinstance(element, PointerType):
         return PTR
     raise TypeError(f"values of type {kind} are not supported on CPUs.")
+
+
+def pointee_type(kind: Type) -> IRType:
+    """The scalar LLVM type of what a pointer, or each of a tensor of pointers, points to."""
+    element = kind.element if isinstance(kind, TensorType) else kind
+    assert isinstance(element, PointerType)
+    return ir_type(element.pointee)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_tle_int8.backend.casts import integer_cast
 from hf_tle_int8.backend.ir import FunctionBuilder, IRType, Operand, constant
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.values import Evaluator, Splat, Tensor
@@ -57,8 +58,7 @@ class Affine(Tensor):
         loop = index.loop_part(f, term.coefficients)
         if loop is None:
             return value
-        narrow = loop if self.element.bits == 64 else f.cast("trunc", loop, self.element)
-        return _plus(f, narrow, value)
+        return _plus(f, integer_cast(f, True, loop, self.element), value)
 
 
 def as_affine(tensor: Tensor) -> Affine | None:

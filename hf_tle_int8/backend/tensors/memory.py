@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_tle_int8.backend.casts import NARROW
+from hf_tle_int8.backend.casts import NARROW, integer_cast
 from hf_tle_int8.backend.ir import I1, I16, I64, PTR, FunctionBuilder, IRType, Operand, constant
 from hf_tle_int8.backend.tensors.affine import as_affine, make_range
 from hf_tle_int8.backend.tensors.index import Index
@@ -31,7 +31,7 @@ class Address(Tensor):
         f = e.f
         pointer = self.base if isinstance(self.base, Operand) else e.at(self.base, index)
         for offset in self.offsets:
-            pointer = _advance(f, pointer, _wide(f, e.at(offset, index)), self.pointee)
+            pointer = f.offset(pointer, integer_cast(f, True, e.at(offset, index), I64), self.pointee)
         return pointer
 
     def varies(self, index: Index) -> bool:
@@ -57,7 +57,7 @@ class Address(Tensor):
         f, first = e.f, index.first_lane
         pointer = self.base if isinstance(self.base, Operand) else e.at(self.base, first)
         for offset in self.offsets:
-            pointer = _advance(f, pointer, _wide(f, e.at(offset, first)), self.pointee)
+            pointer = f.offset(pointer, integer_cast(f, True, e.at(offset, first), I64), self.pointee)
         return pointer, distances.tolist()
 
 
@@ -193,7 +193,7 @@ def _load_lanes(f: FunctionBuilder, element: IRType, pointer: Operand, distances
         half = len(distances) // 2
         parts = (_load_lanes(f, element, pointer, part) for part in (distances[:half], distances[half:]))
         return concatenate(f, *parts)
-    start = _advance(f, pointer, constant(I64, low), element) if low else pointer
+    start = f.offset(pointer, constant(I64, low), element) if low else pointer
     if count == 1:
         scalar = f.load(element, start)
         return f.splat(scalar, len(distances)) if len(distances) > 1 else scalar
@@ -205,7 +205,7 @@ def _load_lanes(f: FunctionBuilder, element: IRType, pointer: Operand, distances
 def _store_lanes(f: FunctionBuilder, value: Operand, pointer: Operand, distances: Sequence[int]) -> None:
     """Lane i to ``distances[i]`` elements behind ``pointer``; of lanes for one place, the last is kept."""
     element, count = value.type.scalar, len(distances)
-    start = _advance(f, pointer, constant(I64, distances[0]), element) if distances[0] else pointer
+    start = f.offset(pointer, constant(I64, distances[0]), element) if distances[0] else pointer
     if count == 1 or list(distances) == list(range(distances[0], distances[0] + count)):
         f.store(value, start)
         return
@@ -213,17 +213,6 @@ def _store_lanes(f: FunctionBuilder, value: Operand, pointer: Operand, distances
     for lanes in (range(half), range(half, count)):
         part = f.shuffle(value, None, lanes) if half > 1 else f.extract(value, lanes[0])
         _store_lanes(f, part, pointer, [distances[lane] for lane in lanes])
-
-
-def _wide(f: FunctionBuilder, offset: Operand) -> Operand:
-    return offset if offset.type.bits == 64 else f.cast("sext", offset, I64)
-
-
-def _advance(f: FunctionBuilder, pointer: Operand, count: Operand, element: IRType) -> Operand:
-    """Pointers ``count`` elements further; a vector where one of the two is."""
-    lanes = max(pointer.type.lanes, count.type.lanes)
-    base = "i8" if element.bits == 1 else element.base
-    return f.emit(PTR.vector(lanes), f"getelementptr {base}, {pointer.typed}, {count.typed}")
 
 
 def row_major(pointer: Operand, element: IRType, bits: int) -> Loaded:

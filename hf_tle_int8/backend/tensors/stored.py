@@ -14,7 +14,7 @@ from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
 
 @dataclass(eq=False)
 class Literal(Tensor):
-    """Elements known when the kernel is compiled, row-major; as few as a register or two."""
+    """Elements known when the kernel is compiled, row-major."""
 
     element: IRType
     values: Sequence[int | float]
@@ -30,7 +30,7 @@ class Literal(Tensor):
         return constant(self.element.vector(index.lanes), [self.values[number] for number in numbers])
 
     def _table(self, e: Evaluator) -> Tensor:
-        kind = I8 if self.element == I1 else self.element
+        kind = stored_type(self.element)
         table = constant(kind.vector(len(self.values)), self.values)
         return as_element(row_major(e.f.module.add_table(table), kind, self.bits), self.element)
 
@@ -64,12 +64,17 @@ class Registers(Tensor):
 
     def spilled(self, e: Evaluator) -> Tensor:
         """A copy in memory."""
-        kind = I8 if self.element == I1 else self.element
+        kind = stored_type(self.element)
         copy = row_major(e.f.allocate(kind, 1 << self.bits), kind, self.bits)
         lanes = max(self.vectors[0].type.lanes, 1).bit_length() - 1
         for index, vector in zip(literal_chunks(self.bits, lanes, self.layout), self.vectors, strict=True):
             store(e, copy.address, index, e.f.cast("zext", vector, I8) if self.element == I1 else vector, None)
         return as_element(copy, self.element)
+
+
+def stored_type(element: IRType) -> IRType:
+    """What elements are in memory: truth values are bytes."""
+    return I8 if element == I1 else element
 
 
 def as_element(stored: Tensor, element: IRType) -> Tensor:
