@@ -21,7 +21,8 @@ LINKER = "aarch64-linux-gnu-ld"
 # What qemu must be to run each target of hf_tle_int8.backend.target and nothing beyond it.
 CPU_OF_TARGET = {"neon": "cortex-a72", "neon-dotprod": "neoverse-n1", "neon-i8mm": "max,sve=off"}
 
-_ARGUMENTS = 8
+_REGISTERS = 8
+_ARGUMENTS = 16
 _ALIGNMENT = 64
 _MEMORY = 1 << 24
 
@@ -46,11 +47,13 @@ next:
     ldr x3, [x19]
     bl transfer
     ldp x9, x10, [x19, #8]          // entry point, which arguments are offsets into memory
+    sub sp, sp, #{stack}
 {arguments}
     adrp x11, entries
     add x11, x11, :lo12:entries
     ldr x11, [x11, x9, lsl #3]
     blr x11
+    add sp, sp, #{stack}
     mov x0, #64                     // write
     mov x1, #1
     mov x2, x20
@@ -118,12 +121,16 @@ def link(objects: list[bytes], entries: list[str], folder: Path) -> Path:
     """A static executable around ``objects`` that calls their functions ``entries``."""
     header = 8 * (3 + _ARGUMENTS)
     loads = []
-    for index in range(_ARGUMENTS):
-        loads += [f"    ldr x{index}, [x19, #{24 + 8 * index}]", f"    ubfx x12, x10, #{index}, #1"]
-        loads += [f"    madd x{index}, x12, x20, x{index}"]
+    for index in reversed(range(_ARGUMENTS)):
+        register = f"x{min(index, _REGISTERS)}"
+        loads += [f"    ldr {register}, [x19, #{24 + 8 * index}]", f"    ubfx x12, x10, #{index}, #1"]
+        loads += [f"    madd {register}, x12, x20, {register}"]
+        if index >= _REGISTERS:
+            loads.append(f"    str {register}, [sp, #{8 * (index - _REGISTERS)}]")
     table = "\n".join(f"    .quad {entry}" for entry in entries)
+    stack = 8 * (_ARGUMENTS - _REGISTERS)
     source = _RUNNER.format(
-        header=header, arguments="\n".join(loads), entries=table, alignment=_ALIGNMENT, memory=_MEMORY
+        stack=stack, header=header, arguments="\n".join(loads), entries=table, alignment=_ALIGNMENT, memory=_MEMORY
     )
     assembly, program = folder / "runner.s", folder / "program"
     assembly.write_text(source)

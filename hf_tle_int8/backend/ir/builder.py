@@ -131,6 +131,10 @@ class FunctionBuilder:
         kind = a.type.of(base)
         return a if kind == a.type else self.emit(kind, f"{op} {a.typed} to {kind}")
 
+    def reinterpret(self, a: Operand, kind: IRType) -> Operand:
+        """The same bits as any type of as many."""
+        return a if kind == a.type else self.emit(kind, f"bitcast {a.typed} to {kind}")
+
     def negate(self, a: Operand) -> Operand:
         """The float with the other sign."""
         return self.emit(a.type, f"fneg {a.typed}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hf_tle_int8.backend.ir import Label, Operand
+from hf_tle_int8.backend.lowering.accumulators import accumulator_slot
 from hf_tle_int8.backend.lowering.carried import Slot, loop_slot, slot_for
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
 from hf_tle_int8.backend.ttir import Operation, Region
@@ -13,7 +14,7 @@ def _for(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     block = operation.regions[0].entry
     index, arguments = block.arguments[0], block.arguments[1:]
     triples = zip(initials, arguments, block.terminator.operands, strict=True)
-    slots = [loop_slot(lowering, *triple) for triple in triples]
+    slots = [accumulator_slot(lowering, triple[1]) or loop_slot(lowering, *triple) for triple in triples]
     start = _fill(slots, [lowering.lowered(value) for value in initials])
     low, high, step = map(lowering.scalar, bounds)
     loop = lowering.f.counted_loop(low, high, step, _flat(start))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hf_tle_int8.backend import launch
 from hf_tle_int8.backend.ir import I32, FunctionBuilder, IRType, ModuleBuilder
 from hf_tle_int8.backend.lowering.control_flow import CONTROL_FLOW
+from hf_tle_int8.backend.lowering.dot import DOT
 from hf_tle_int8.backend.lowering.function import Lowering
 from hf_tle_int8.backend.lowering.memory_operations import MEMORY_OPERATIONS
 from hf_tle_int8.backend.lowering.reductions import REDUCTIONS
@@ -15,7 +16,7 @@ from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.ttir import Module
 
 _GRID = ("px", "py", "pz", "gx", "gy", "gz")
-HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **CONTROL_FLOW}
+HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **DOT, **CONTROL_FLOW}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,17 @@ class Address(Tensor):
 
     def neighbours(self, e: Evaluator, index: Index) -> tuple[Operand, list[int]] | None:
         """The pointer of lane 0 and the distance of each lane to it in elements; None where these are not literals."""
+        distances = self.distances(index)
+        if distances is None:
+            return None
+        f, first = e.f, index.first_lane
+        pointer = self.base if isinstance(self.base, Operand) else e.at(self.base, first)
+        for offset in self.offsets:
+            pointer = f.offset(pointer, integer_cast(f, True, e.at(offset, first), I64), self.pointee)
+        return pointer, distances
+
+    def distances(self, index: Index) -> list[int] | None:
+        """The distance of each lane to lane 0 in elements; None where these are not literals."""
         if isinstance(self.base, Tensor) and self.base.varies(index):
             return None
         distances = np.zeros(index.lanes, np.int64)
@@ -54,11 +65,7 @@ class Address(Tensor):
             if literal is None:
                 return None
             distances += literal
-        f, first = e.f, index.first_lane
-        pointer = self.base if isinstance(self.base, Operand) else e.at(self.base, first)
-        for offset in self.offsets:
-            pointer = f.offset(pointer, integer_cast(f, True, e.at(offset, first), I64), self.pointee)
-        return pointer, distances.tolist()
+        return distances.tolist()
 
 
 def _literal_lanes(offset: Tensor, index: Index) -> np.ndarray | None:

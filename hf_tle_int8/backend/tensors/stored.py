@@ -41,17 +41,18 @@ class Registers(Tensor):
 
     Attributes:
         vectors: all of one type.
-        layout: bits of the element number: those of the lane's number first, lowest first, then those of the vector's.
+        layout: bits of the element number: those of the lane's number first, lowest first, then those of the vector's;
+            lanes that differ in a bit of None hold the same element.
     """
 
     vectors: Sequence[Operand]
-    layout: Sequence[int]
+    layout: Sequence[int | None]
     element: IRType = field(init=False)
     bits: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.element = self.vectors[0].type.scalar
-        self.bits = len(self.layout)
+        self.bits = sum(bit is not None for bit in self.layout)
 
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``."""
@@ -59,7 +60,8 @@ class Registers(Tensor):
             return e.at(e.in_memory(self, self.spilled), index)
         positions = np.zeros(index.lanes, np.int64)
         for position, bit in enumerate(self.layout):
-            positions |= (index.numbers() >> bit & 1) << position
+            if bit is not None:
+                positions |= (index.numbers() >> bit & 1) << position
         return pick(e.f, self.vectors, positions.tolist())
 
     def spilled(self, e: Evaluator) -> Tensor:
@@ -84,11 +86,12 @@ def as_element(stored: Tensor, element: IRType) -> Tensor:
     return Elementwise(I1, stored.bits, [stored], lambda f, operands: f.cast("trunc", operands[0], I1))
 
 
-def literal_chunks(bits: int, lanes: int, layout: Sequence[int] | None = None) -> Iterator[Index]:
+def literal_chunks(bits: int, lanes: int, layout: Sequence[int | None] | None = None) -> Iterator[Index]:
     """Every vector of a tensor in the order of ``layout`` (see `Registers`), row-major by default."""
     order = range(bits) if layout is None else layout
-    for number in range(1 << (bits - lanes)):
+    for number in range(1 << (len(order) - lanes)):
         sources: list[Source] = [0] * bits
         for position, bit in enumerate(order):
-            sources[bit] = Lane(position) if position < lanes else number >> (position - lanes) & 1
+            if bit is not None:
+                sources[bit] = Lane(position) if position < lanes else number >> (position - lanes) & 1
         yield Index(tuple(sources), lanes)

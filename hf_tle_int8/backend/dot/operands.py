@@ -1,0 +1,52 @@
+"""Operands of a product where they can be read many times: as they are, or copied in the order of the instruction."""
+
+from hf_tle_int8.backend.dot.plan import Bits, Plan
+from hf_tle_int8.backend.target import Target
+from hf_tle_int8.backend.tensors.chunks import make_indexable
+from hf_tle_int8.backend.tensors.index import Index, Lane, Source
+from hf_tle_int8.backend.tensors.memory import Loaded
+from hf_tle_int8.backend.tensors.reordered import copy_reordered
+from hf_tle_int8.backend.tensors.values import Evaluator, Tensor, View
+
+
+def ready_operands(e: Evaluator, target: Target, plan: Plan, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The operands for `Product`.
+
+    Blocks below each other read the columns again, and blocks side by side the rows: what cannot be read then by
+    plain loads is copied first. Loops read from memory, never from registers.
+    """
+    beside, below, _ = plan.outer
+    instruction = plan.instruction
+    if below:
+        columns = _ready(e, target, columns, _order(plan.columns, instruction.k_bits, instruction.column_bits))
+    if beside:
+        rows = _ready(e, target, rows, _order(plan.rows, plan.read_k, instruction.row_bits))
+    if not plan.in_registers or plan.body_k < len(plan.rows.k):
+        make_indexable(e, rows)
+        make_indexable(e, columns)
+    return rows, columns
+
+
+def _order(bits: Bits, k_lanes: int, own_lanes: int) -> tuple[list[int], int]:
+    """The order in which an operand is read, and how many bits of it are those of a vector."""
+    lanes = [*bits.k[:k_lanes], *bits.own[:own_lanes]]
+    return [*lanes, *bits.k[k_lanes:], *bits.own[own_lanes:], *bits.matrix], len(lanes)
+
+
+def _ready(e: Evaluator, target: Target, tensor: Tensor, order: tuple[list[int], int]) -> Tensor:
+    bits, lanes = order
+    sources: list[Source] = [0] * len(bits)
+    for lane, bit in enumerate(bits[:lanes]):
+        sources[bit] = Lane(lane)
+    return tensor if _is_plain(tensor, Index(tuple(sources), lanes)) else copy_reordered(e, target, tensor, bits)
+
+
+def _is_plain(tensor: Tensor, index: Index) -> bool:
+    """Whether the elements at ``index`` are one load."""
+    if isinstance(tensor, View):
+        inner, lanes = index.mapped(tensor.source_bits)
+        return lanes is None and _is_plain(tensor.source, inner)
+    if not isinstance(tensor, Loaded) or tensor.mask is not None:
+        return False
+    distances = tensor.address.distances(index)
+    return distances is not None and distances == list(range(index.lanes))

@@ -1,0 +1,201 @@
+"""How a product of tensors is divided into vectors of accumulators, blocks of registers, and loops."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hf_tle_int8.backend.dot.floats import BF16_DOTS, fused_multiply_add
+from hf_tle_int8.backend.dot.instruction import Instruction
+from hf_tle_int8.backend.dot.integers import INT8_DOTS
+from hf_tle_int8.backend.ir import BFLOAT, I8, IRType
+from hf_tle_int8.backend.target import Target
+from hf_tle_int8.backend.tensors.index import Index, Source, dimension_bits
+from hf_tle_int8.backend.tensors.stored import literal_chunks
+
+# Multiplications written out in one iteration of a loop over k: enough to hide the loop's own instructions.
+_WRITTEN_OUT_BITS = 5
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits of an element's number, lowest first: those of its row or column, of its k, and of its matrix."""
+
+    own: range
+    k: range
+    matrix: range
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.k) + len(self.matrix)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The division of one product.
+
+    Where columns are fewer than an instruction has, and rows are not, the two change sides: the product of the
+    transposed operands is computed.
+
+    Attributes:
+        instruction: for a vector of accumulators.
+        swapped: whether the rows are those of the right operand's transpose.
+        rows: bits of the elements of the rows operand.
+        columns: bits of the elements of the columns operand.
+        result: bits of the result's element number that are its column's, its row's, and its matrix'.
+        column_block: log2 of the vectors of accumulators side by side that are in registers at the same time.
+        row_block: log2 of those below each other.
+        body_k: bits of k that are written out.
+    """
+
+    instruction: Instruction
+    swapped: bool
+    rows: Bits
+    columns: Bits
+    result: tuple[range, range, range]
+    column_block: int
+    row_block: int
+    body_k: int
+
+    @property
+    def lane_layout(self) -> list[int | None]:
+        """The result's bits that are those of the lane's number; None where there are fewer than the instruction's."""
+        column, row, _ = self.result
+        return [*_padded(column, self.instruction.column_bits), *_padded(row, self.instruction.row_bits)]
+
+    @property
+    def block_layout(self) -> list[int | None]:
+        """The result's bits in a block: in the lane's number, then in the vector's."""
+        columns, rows = self._beyond_lanes
+        return [*self.lane_layout, *columns[: self.column_block], *rows[: self.row_block]]
+
+    @property
+    def outer_layout(self) -> list[int]:
+        """The result's bits that loops go through."""
+        return [bit for bits in self.outer for bit in bits]
+
+    @property
+    def outer(self) -> tuple[range, range, range]:
+        """Those of them that are the column's, the row's and the matrix'."""
+        columns, rows = self._beyond_lanes
+        return columns[self.column_block :], rows[self.row_block :], self.result[2]
+
+    @property
+    def layout(self) -> list[int]:
+        """The result's bits in the order in which accumulators are kept."""
+        return [*(bit for bit in self.block_layout if bit is not None), *self.outer_layout]
+
+    @property
+    def read_k(self) -> int:
+        """Bits of k that are read of a row at once."""
+        return max(self.instruction.k_bits, min(self.instruction.fetched_k_bits, len(self.rows.k)))
+
+    @property
+    def in_registers(self) -> bool:
+        """Whether one block is all."""
+        return not self.outer_layout
+
+    @property
+    def compensated(self) -> bool:
+        """Whether the accumulators carry a compensation."""
+        return self.instruction.compensation is not None
+
+    @property
+    def _beyond_lanes(self) -> tuple[range, range]:
+        column, row, _ = self.result
+        return column[self.instruction.column_bits :], row[self.instruction.row_bits :]
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Where a block is: the bits of the row, the column and the matrix that are not in it."""
+
+    columns: Sequence[Source] = ()
+    rows: Sequence[Source] = ()
+    matrix: Sequence[Source] = ()
+
+
+NOWHERE = Outer()
+
+
+def outer_bits(plan: Plan, sources: Sequence[Source]) -> Outer:
+    """The place of a block by what gives the bits of ``plan.outer_layout``."""
+    columns, rows = (len(bits) for bits in plan.outer[:2])
+    return Outer(sources[:columns], sources[columns : columns + rows], sources[columns + rows :])
+
+
+def block_indices(plan: Plan, sources: Sequence[Source]) -> Iterator[Index]:
+    """The elements of each vector of a block of the result; ``sources`` give the bits of ``plan.outer_layout``."""
+    outside = dict(zip(plan.outer_layout, sources, strict=True))
+    for index in literal_chunks(len(plan.layout), plan.instruction.lane_bits, plan.block_layout):
+        yield Index(tuple(outside.get(bit, source) for bit, source in enumerate(index.sources)), index.lane_bits)
+
+
+def plan(target: Target, element: IRType, a: Sequence[int], b: Sequence[int]) -> Plan:
+    """The plan for operands of the shapes ``[…, M, K]`` and ``[…, K, N]``.
+
+    Raises:
+        KeyError: no product of this type is supported.
+    """
+    instruction = instruction_for(target, element)
+    *matrices, m, k = dimension_bits(a)
+    n = dimension_bits(b)[-1]
+    count = sum(map(len, matrices))
+    matrix_a, matrix_b = (range(len(k) + len(own), len(k) + len(own) + count) for own in (m, n))
+    left = Bits(m, k, matrix_a)
+    right = Bits(n, range(len(n), len(n) + len(k)), matrix_b)
+    columns, rows = range(len(n)), range(len(n), len(n) + len(m))
+    matrix = range(len(n) + len(m), len(n) + len(m) + count)
+    swapped = len(n) < instruction.column_bits and len(m) > len(n)
+    if swapped:
+        left, right, columns, rows = right, left, rows, columns
+    blocks = _blocks(target, instruction, len(columns), len(rows), count)
+    body_k = _body_k(instruction, len(k), sum(blocks))
+    return Plan(instruction, swapped, left, right, (columns, rows, matrix), *blocks, body_k)
+
+
+@functools.cache
+def instruction_for(target: Target, element: IRType) -> Instruction:
+    """The instruction for operands of the type ``element``.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if element == I8:
+        return INT8_DOTS[target.arch, target.int8_dot](target)
+    if element == BFLOAT:
+        return BF16_DOTS[target.bf16_dot](target)
+    if element.is_float:
+        return fused_multiply_add(target, element)
+    raise KeyError(element)
+
+
+def _blocks(target: Target, instruction: Instruction, columns: int, rows: int, matrices: int) -> tuple[int, int]:
+    """Vectors of a block, side by side and below each other, as powers of two: all that there are, if they fit.
+
+    Else those that fit and need the fewest reads for each multiplication.
+    """
+    beside = max(columns - instruction.column_bits, 0)
+    below = max(rows - instruction.row_bits, 0)
+    if not matrices and _registers(instruction, beside, below) <= target.vector_registers:
+        return beside, below
+    fitting = [
+        (column, row)
+        for column in range(beside + 1)
+        for row in range(below + 1)
+        if _registers(instruction, column, row) <= target.vector_registers
+    ]
+    return min(fitting, key=lambda block: (2.0 ** -block[0] + 2.0 ** -block[1], -block[1]))
+
+
+def _registers(instruction: Instruction, column: int, row: int) -> int:
+    """Accumulators, the columns that all rows share, one row at a time, and a constant."""
+    return (1 << (column + row)) + (instruction.column_registers << column) + instruction.row_registers + 1
+
+
+def _body_k(instruction: Instruction, k: int, vectors: int) -> int:
+    """Bits of k that are written out: all, where that is not more than twice what one iteration should hold."""
+    least = max(instruction.fetched_k_bits, instruction.k_bits + _WRITTEN_OUT_BITS - vectors)
+    return k if k <= least + 1 else least
+
+
+def _padded(bits: range, count: int) -> list[int | None]:
+    return [bits[position] if position < len(bits) else None for position in range(count)]

@@ -1,0 +1,117 @@
+"""The instructions of a product: operands read in the order of the instruction, accumulators in registers."""
+
+from collections.abc import Sequence
+
+from hf_tle_int8.backend.dot.instruction import Prepared
+from hf_tle_int8.backend.dot.plan import Bits, Outer, Plan
+from hf_tle_int8.backend.ir import I64, Operand, constant
+from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source
+from hf_tle_int8.backend.tensors.shuffles import expand
+from hf_tle_int8.backend.tensors.values import Evaluator, Tensor
+
+
+class Product:
+    """Writes the products of one ``tt.dot``, block by block."""
+
+    def __init__(self, e: Evaluator, plan: Plan, rows: Tensor, columns: Tensor):
+        self.e, self.plan = e, plan
+        self._rows, self._columns = rows, columns
+
+    def add(self, accumulators: Sequence[Operand], pending: Sequence[Operand], outer: Outer) -> list[list[Operand]]:
+        """Add the products of one block to its accumulators, and what is too much in them to ``pending``.
+
+        The accumulators are in the order of ``plan.block_layout``.
+        """
+        k, body = len(self.plan.rows.k), self.plan.body_k
+        if body == k:
+            return self._body(accumulators, pending, outer, ())
+        f, count = self.e.f, len(accumulators)
+        stop, step = constant(I64, 1 << k), constant(I64, 1 << body)
+        loop = f.counted_loop(constant(I64, 0), stop, step, [*accumulators, *pending])
+        variable = LoopVariable(loop.index, (1 << k) - (1 << body))
+        with self.e.scope():
+            bits = [LoopBit(variable, bit) for bit in range(body, k)]
+            following = self._body(loop.carried[:count], loop.carried[count:], outer, bits)
+        loop.close([*following[0], *following[1]])
+        return [loop.carried[:count], loop.carried[count:]]
+
+    def _body(
+        self, accumulators: Sequence[Operand], pending: Sequence[Operand], outer: Outer, k: Sequence[Source]
+    ) -> list[list[Operand]]:
+        """The products of all k that are written out."""
+        plan, sums, excess = self.plan, list(accumulators), list(pending)
+        fetched = min(plan.read_k, plan.body_k)
+        for number in range(1 << (plan.body_k - fetched)):
+            above = [*_literal(number, plan.body_k - fetched), *k]
+            rows = [self._read_row(row, above, outer) for row in range(1 << plan.row_block)]
+            groups = max(fetched - plan.instruction.k_bits, 0)
+            for group in range(1 << groups):
+                columns = self._ready_columns([*_literal(group, groups), *above], outer)
+                self._multiply(sums, excess, rows, columns, group)
+        return [sums, excess]
+
+    def _multiply(
+        self,
+        sums: list[Operand],
+        excess: list[Operand],
+        rows: Sequence[Operand],
+        columns: Sequence[Prepared],
+        group: int,
+    ) -> None:
+        f, instruction = self.e.f, self.plan.instruction
+        if instruction.compensation is not None:
+            excess[:] = [instruction.compensation(f, e, c) for e, c in zip(excess, columns, strict=True)]
+        for number, row in enumerate(rows):
+            ready = instruction.rows(f, row, group)
+            for place, column in enumerate(columns, number * len(columns)):
+                sums[place] = instruction.multiply(f, sums[place], ready, column)
+
+    def _read_row(self, row: int, k: Sequence[Source], outer: Outer) -> Operand:
+        plan, instruction = self.plan, self.plan.instruction
+        own = [*_literal(row, plan.row_block), *outer.rows]
+        return self._read(self._rows, plan.rows, instruction.row_bits, plan.read_k, own, k, outer.matrix)
+
+    def _ready_columns(self, k: Sequence[Source], outer: Outer) -> list[Prepared]:
+        plan, instruction = self.plan, self.plan.instruction
+        ready = []
+        for number in range(1 << plan.column_block):
+            own = [*_literal(number, plan.column_block), *outer.columns]
+            bits = instruction.column_bits, instruction.k_bits
+            vector = self._read(self._columns, plan.columns, *bits, own, k, outer.matrix)
+            ready.append(instruction.columns(self.e.f, vector))
+        return ready
+
+    def _read(
+        self,
+        tensor: Tensor,
+        bits: Bits,
+        own_lanes: int,
+        k_lanes: int,
+        own: Sequence[Source],
+        k: Sequence[Source],
+        matrix: Sequence[Source],
+    ) -> Operand:
+        """A vector of an operand: lanes by k, then by row or column, with zeros for the k that there are not."""
+        sources: list[Source] = [0] * len(bits)
+        for positions, first, lanes, above in ((bits.k, 0, k_lanes, k), (bits.own, k_lanes, own_lanes, own)):
+            values = [*(Lane(first + lane) for lane in range(lanes)), *above]
+            for position, value in zip(positions, values, strict=False):
+                sources[position] = value
+        for position, value in zip(bits.matrix, matrix, strict=True):
+            sources[position] = value
+        return self._padded(tensor, Index(tuple(sources), k_lanes + own_lanes), len(bits.k), k_lanes)
+
+    def _padded(self, tensor: Tensor, index: Index, k: int, k_lanes: int) -> Operand:
+        inner, lanes = index.mapped(range(len(index.sources)))
+        vector = self.e.at(tensor, inner)
+        if lanes is not None:
+            vector = expand(self.e.f, vector, lanes)
+        if k >= k_lanes:
+            return vector
+        missing = (1 << k_lanes) - (1 << k)
+        numbers = [lane if not lane & missing else index.lanes + lane for lane in range(index.lanes)]
+        return self.e.f.shuffle(vector, constant(vector.type, 0), numbers)
+
+
+def _literal(number: int, bits: int) -> list[Source]:
+    return [number >> bit & 1 for bit in range(bits)]
