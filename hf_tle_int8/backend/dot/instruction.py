@@ -26,6 +26,7 @@ class Instruction:
         multiply: adds products to a vector of accumulators.
         compensation: adds to a vector with an element for each column what `multiply` adds too much to every row;
             None where that is nothing.
+        unsigned_rows: whether rows are unsigned bytes: with their sign bits flipped, 128 more than they are.
         column_registers: registers that ready columns, and their compensation, take.
         row_registers: registers that ready rows take.
     """
@@ -39,6 +40,7 @@ class Instruction:
     columns: Callable[[FunctionBuilder, Operand], Prepared]
     multiply: Callable[[FunctionBuilder, Operand, Prepared, Prepared], Operand]
     compensation: Callable[[FunctionBuilder, Operand, Prepared], Operand] | None = None
+    unsigned_rows: bool = False
     column_registers: int = 1
     row_registers: int = 1
 

@@ -51,10 +51,6 @@ def vpdpbusd(target: Target) -> Instruction:
     """
     lanes = target.vector_bytes
     name = f"llvm.x86.avx512.vpdpbusd.{8 * lanes}"
-    repeated = _repeated(lanes)
-
-    def rows(f: FunctionBuilder, vector: Operand, number: int) -> Prepared:
-        return repeated(f, f.binary("xor", vector, constant(vector.type, -128)), number)
 
     def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
         return f.call(name, accumulator.type, accumulator, *rows, *columns)
@@ -63,7 +59,9 @@ def vpdpbusd(target: Target) -> Instruction:
         return f.call(name, excess.type, excess, constant(I8.vector(lanes), -128), *columns)
 
     bits = (lanes // 4).bit_length() - 1
-    return Instruction(I32, bits, 0, _BY_FOUR, _BY_FOUR, rows, as_it_is, multiply, compensation, column_registers=2)
+    return Instruction(
+        I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), as_it_is, multiply, compensation, True, column_registers=2
+    )
 
 
 def x86_widening(target: Target) -> Instruction:

@@ -1,12 +1,13 @@
 """Operands of a product where they can be read many times: as they are, or copied in the order of the instruction."""
 
 from hf_tle_int8.backend.dot.plan import Bits, Plan
+from hf_tle_int8.backend.ir import I8, IRType, Operand, constant
 from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.tensors.chunks import make_indexable
 from hf_tle_int8.backend.tensors.index import Index, Lane, Source
 from hf_tle_int8.backend.tensors.memory import Loaded
 from hf_tle_int8.backend.tensors.reordered import copy_reordered
-from hf_tle_int8.backend.tensors.values import Evaluator, Tensor, View
+from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Splat, Tensor, View
 
 
 def ready_operands(e: Evaluator, target: Target, plan: Plan, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,6 +18,8 @@ def ready_operands(e: Evaluator, target: Target, plan: Plan, rows: Tensor, colum
     """
     beside, below, _ = plan.outer
     instruction = plan.instruction
+    if instruction.unsigned_rows:
+        rows = _with_flipped_signs(rows)
     if below:
         columns = _ready(e, target, columns, _order(plan.columns, instruction.k_bits, instruction.column_bits))
     if beside:
@@ -25,6 +28,20 @@ def ready_operands(e: Evaluator, target: Target, plan: Plan, rows: Tensor, colum
         make_indexable(e, rows)
         make_indexable(e, columns)
     return rows, columns
+
+
+def _with_flipped_signs(tensor: Tensor) -> Tensor:
+    """Bytes with their sign bits flipped: what a kernel has flipped itself is read as it was before."""
+    if isinstance(tensor, Elementwise) and tensor.name == "arith.xori":
+        a, b = tensor.operands
+        for operand, other in ((a, b), (b, a)):
+            if isinstance(other, Splat) and other.scalar == _sign(I8):
+                return operand
+    return Elementwise(I8, tensor.bits, [tensor], lambda f, values: f.binary("xor", values[0], _sign(values[0].type)))
+
+
+def _sign(kind: IRType) -> Operand:
+    return constant(kind, -128)
 
 
 def _order(bits: Bits, k_lanes: int, own_lanes: int) -> tuple[list[int], int]:

@@ -95,7 +95,7 @@ def _elementwise(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     def emit(f: FunctionBuilder, vectors: Sequence[Operand]) -> Operand:
         return lower_elementwise(f, operation, vectors)
 
-    return [Elementwise(ir_type(operation.result.type), bits, tensors, emit)]
+    return [Elementwise(ir_type(operation.result.type), bits, tensors, emit, operation.name)]
 
 
 def _folded(f: FunctionBuilder, operation: Operation, operands: Sequence[Tensor]) -> Tensor | None:

@@ -94,12 +94,13 @@ class Splat(Tensor):
 
 @dataclass(eq=False)
 class Elementwise(Tensor):
-    """A function of the same elements of other tensors."""
+    """A function of the same elements of other tensors; ``name`` is that of the operation of TTIR, if it is one."""
 
     element: IRType
     bits: int
     operands: Sequence[Tensor]
     emit: Callable[[FunctionBuilder, Sequence[Operand]], Operand]
+    name: str = ""
 
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``."""

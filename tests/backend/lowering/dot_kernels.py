@@ -71,6 +71,14 @@ def of_packed(a, b, steps, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 
 
 @triton.jit
+def of_flipped(a, b, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
+    """The left operand lies with its sign bits flipped, as unsigned bytes 128 more than it is."""
+    m, n, k = tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
+    x = tl.load(a + m[:, None] * K + k[None, :]) ^ -128
+    tl.store(o + m[:, None] * N + n[None, :], tl.dot(x, tl.load(b + k[:, None] * N + n[None, :])))
+
+
+@triton.jit
 def batched(a, b, o, S: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
     s, m, n, k = tl.arange(0, S), tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
     x = tl.load(a + s[:, None, None] * M * K + m[None, :, None] * K + k[None, None, :])
@@ -179,6 +187,7 @@ def _others() -> list[KernelCase]:
             (packed[0], panels, 8),
             packed[0].astype(np.int32) @ packed[1].astype(np.int32),
         ),
+        *(_flipped(m, n, k) for m, n, k in ((8, 16, 32), (1, 64, 2), (64, 64, 64))),
         KernelCase(
             batched,
             dict.fromkeys("abo", "*fp32"),
@@ -193,6 +202,13 @@ def _others() -> list[KernelCase]:
         *(_stored_between(size) for size in (8, 64)),
         *(_scaled(m, n) for m, n in ((8, 8), (64, 64))),
     ]
+
+
+def _flipped(m: int, n: int, k: int) -> KernelCase:
+    a, b = operand("i8", m, k), operand("i8", k, n)
+    signature = {"a": "*i8", "b": "*i8", "o": "*i32"}
+    expected = a.astype(np.int32) @ b.astype(np.int32)
+    return KernelCase(of_flipped, signature, {"M": m, "N": n, "K": k}, (a ^ np.int8(-128), b), expected)
 
 
 def _stored_between(size: int) -> KernelCase:

@@ -40,7 +40,8 @@ class KernelCase:
     @property
     def id(self) -> str:
         """The name in the test report."""
-        return "-".join([self.kernel.__name__, *map(str, self.constexprs.values())])
+        pointees = [kind[1:] for kind in self.signature.values() if kind[0] == "*"]
+        return "-".join([self.kernel.__name__, pointees[0], *map(str, self.constexprs.values())])
 
     def lowered(self, target: Target) -> LoweredKernel:
         """The kernel as LLVM IR."""
