@@ -9,21 +9,26 @@ from hf_tle_int8.backend.tensors.memory import Loaded
 from hf_tle_int8.backend.tensors.reordered import copy_reordered
 from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Splat, Tensor, View
 
+# What is read more often than this, as a power of two, is worth a copy: rows of a matrix that are a power of two apart
+# push each other out of the cache.
+_FEW_BITS = 1
+
 
 def ready_operands(e: Evaluator, target: Target, plan: Plan, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """The operands for `Product`.
 
-    Blocks below each other read the columns again, and blocks side by side the rows: what cannot be read then by
-    plain loads is copied first. Loops read from memory, never from registers.
+    Blocks below each other read the columns again, and blocks side by side the rows: what is read often then, or not
+    by plain loads, is copied first into the order in which it is read. Loops read from memory, never from registers.
     """
     beside, below, _ = plan.outer
     instruction = plan.instruction
     if instruction.unsigned_rows:
         rows = _with_flipped_signs(rows)
     if below:
-        columns = _ready(e, target, columns, _order(plan.columns, instruction.k_bits, instruction.column_bits))
+        order = _order(plan.columns, instruction.k_bits, instruction.column_bits)
+        columns = _ready(e, target, columns, order, len(below))
     if beside:
-        rows = _ready(e, target, rows, _order(plan.rows, plan.read_k, instruction.row_bits))
+        rows = _ready(e, target, rows, _order(plan.rows, plan.read_k, instruction.row_bits), len(beside))
     if not plan.in_registers or plan.body_k < len(plan.rows.k):
         make_indexable(e, rows)
         make_indexable(e, columns)
@@ -50,12 +55,14 @@ def _order(bits: Bits, k_lanes: int, own_lanes: int) -> tuple[list[int], int]:
     return [*lanes, *bits.k[k_lanes:], *bits.own[own_lanes:], *bits.matrix], len(lanes)
 
 
-def _ready(e: Evaluator, target: Target, tensor: Tensor, order: tuple[list[int], int]) -> Tensor:
+def _ready(e: Evaluator, target: Target, tensor: Tensor, order: tuple[list[int], int], repeated: int) -> Tensor:
     bits, lanes = order
     sources: list[Source] = [0] * len(bits)
     for lane, bit in enumerate(bits[:lanes]):
         sources[bit] = Lane(lane)
-    return tensor if _is_plain(tensor, Index(tuple(sources), lanes)) else copy_reordered(e, target, tensor, bits)
+    if repeated <= _FEW_BITS and _is_plain(tensor, Index(tuple(sources), lanes)):
+        return tensor
+    return copy_reordered(e, target, tensor, bits)
 
 
 def _is_plain(tensor: Tensor, index: Index) -> bool:
