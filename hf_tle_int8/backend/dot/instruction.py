@@ -27,7 +27,7 @@ class Instruction:
         compensation: adds to a vector with an element for each column what `multiply` adds too much to every row;
             None where that is nothing.
         unsigned_rows: whether rows are unsigned bytes: with their sign bits flipped, 128 more than they are.
-        column_registers: registers that ready columns, and their compensation, take.
+        column_registers: registers that ready columns take.
         row_registers: registers that ready rows take.
     """
 

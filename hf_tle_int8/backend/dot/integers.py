@@ -59,9 +59,7 @@ def vpdpbusd(target: Target) -> Instruction:
         return f.call(name, excess.type, excess, constant(I8.vector(lanes), -128), *columns)
 
     bits = (lanes // 4).bit_length() - 1
-    return Instruction(
-        I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), as_it_is, multiply, compensation, True, column_registers=2
-    )
+    return Instruction(I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), as_it_is, multiply, compensation, True)
 
 
 def x86_widening(target: Target) -> Instruction:

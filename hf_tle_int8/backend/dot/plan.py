@@ -43,6 +43,8 @@ class Plan:
         result: bits of the result's element number that are its column's, its row's, and its matrix'.
         column_block: log2 of the vectors of accumulators side by side that are in registers at the same time.
         row_block: log2 of those below each other.
+        holds_columns: whether the columns of a block stay in registers while its rows are read one by one; else the
+            reverse.
         body_k: bits of k that are written out.
     """
 
@@ -53,6 +55,7 @@ class Plan:
     result: tuple[range, range, range]
     column_block: int
     row_block: int
+    holds_columns: bool
     body_k: int
 
     @property
@@ -149,7 +152,8 @@ def plan(target: Target, element: IRType, a: Sequence[int], b: Sequence[int]) ->
         left, right, columns, rows = right, left, rows, columns
     blocks = _blocks(target, instruction, len(columns), len(rows), count)
     body_k = _body_k(instruction, len(k), sum(blocks))
-    return Plan(instruction, swapped, left, right, (columns, rows, matrix), *blocks, body_k)
+    holds_columns = _registers(instruction, *blocks) <= target.vector_registers
+    return Plan(instruction, swapped, left, right, (columns, rows, matrix), *blocks, holds_columns, body_k)
 
 
 @functools.cache
@@ -175,20 +179,20 @@ def _blocks(target: Target, instruction: Instruction, columns: int, rows: int, m
     """
     beside = max(columns - instruction.column_bits, 0)
     below = max(rows - instruction.row_bits, 0)
-    if not matrices and _registers(instruction, beside, below) <= target.vector_registers:
+    every = [(column, row) for column in range(beside + 1) for row in range(below + 1)]
+    needed = {block: min(_registers(instruction, *block, held) for held in (True, False)) for block in every}
+    fitting = [block for block in every if needed[block] <= target.vector_registers]
+    if not matrices and (beside, below) in fitting:
         return beside, below
-    fitting = [
-        (column, row)
-        for column in range(beside + 1)
-        for row in range(below + 1)
-        if _registers(instruction, column, row) <= target.vector_registers
-    ]
     return min(fitting, key=lambda block: (2.0 ** -block[0] + 2.0 ** -block[1], -block[1]))
 
 
-def _registers(instruction: Instruction, column: int, row: int) -> int:
-    """Accumulators, the columns that all rows share, one row at a time, and a constant."""
-    return (1 << (column + row)) + (instruction.column_registers << column) + instruction.row_registers + 1
+def _registers(instruction: Instruction, column: int, row: int, holds_columns: bool = True) -> int:
+    """Accumulators, their compensation, the columns with one row at a time or the reverse, and a constant."""
+    columns, rows = instruction.column_registers << column, instruction.row_registers << row
+    operands = columns + instruction.row_registers if holds_columns else rows + instruction.column_registers
+    excess = 1 << column if instruction.compensation else 0
+    return (1 << (column + row)) + excess + operands + 1
 
 
 def _body_k(instruction: Instruction, k: int, vectors: int) -> int:

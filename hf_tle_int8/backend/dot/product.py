@@ -1,5 +1,6 @@
 """The instructions of a product: operands read in the order of the instruction, accumulators in registers."""
 
+import functools
 from collections.abc import Sequence
 
 from hf_tle_int8.backend.dot.instruction import Prepared
@@ -46,8 +47,7 @@ class Product:
             rows = [self._read_row(row, above, outer) for row in range(1 << plan.row_block)]
             groups = max(fetched - plan.instruction.k_bits, 0)
             for group in range(1 << groups):
-                columns = self._ready_columns([*_literal(group, groups), *above], outer)
-                self._multiply(sums, excess, rows, columns, group)
+                self._multiply(sums, excess, rows, [*_literal(group, groups), *above], outer, group)
         return [sums, excess]
 
     def _multiply(
@@ -55,31 +55,44 @@ class Product:
         sums: list[Operand],
         excess: list[Operand],
         rows: Sequence[Operand],
-        columns: Sequence[Prepared],
+        k: Sequence[Source],
+        outer: Outer,
         group: int,
     ) -> None:
+        """The products of one group of k: all columns, then row after row, or all rows, then column after column."""
         f, instruction = self.e.f, self.plan.instruction
-        if instruction.compensation is not None:
-            excess[:] = [instruction.compensation(f, e, c) for e, c in zip(excess, columns, strict=True)]
-        for number, row in enumerate(rows):
-            ready = instruction.rows(f, row, group)
-            for place, column in enumerate(columns, number * len(columns)):
-                sums[place] = instruction.multiply(f, sums[place], ready, column)
+        numbers = range(1 << self.plan.column_block)
+
+        @functools.cache
+        def row(number: int) -> Prepared:
+            return instruction.rows(f, rows[number], group)
+
+        @functools.cache
+        def column(number: int) -> Prepared:
+            ready = self._ready_column(number, k, outer)
+            if instruction.compensation is not None:
+                excess[number] = instruction.compensation(f, excess[number], ready)
+            return ready
+
+        places = [(r, c) for c in numbers for r in range(len(rows))]
+        if self.plan.holds_columns:
+            for number in numbers:
+                column(number)
+            places.sort()
+        for r, c in places:
+            place = r * len(numbers) + c
+            sums[place] = instruction.multiply(f, sums[place], row(r), column(c))
 
     def _read_row(self, row: int, k: Sequence[Source], outer: Outer) -> Operand:
         plan, instruction = self.plan, self.plan.instruction
         own = [*_literal(row, plan.row_block), *outer.rows]
         return self._read(self._rows, plan.rows, instruction.row_bits, plan.read_k, own, k, outer.matrix)
 
-    def _ready_columns(self, k: Sequence[Source], outer: Outer) -> list[Prepared]:
+    def _ready_column(self, number: int, k: Sequence[Source], outer: Outer) -> Prepared:
         plan, instruction = self.plan, self.plan.instruction
-        ready = []
-        for number in range(1 << plan.column_block):
-            own = [*_literal(number, plan.column_block), *outer.columns]
-            bits = instruction.column_bits, instruction.k_bits
-            vector = self._read(self._columns, plan.columns, *bits, own, k, outer.matrix)
-            ready.append(instruction.columns(self.e.f, vector))
-        return ready
+        own = [*_literal(number, plan.column_block), *outer.columns]
+        bits = instruction.column_bits, instruction.k_bits
+        return instruction.columns(self.e.f, self._read(self._columns, plan.columns, *bits, own, k, outer.matrix))
 
     def _read(
         self,
