@@ -6,7 +6,7 @@ import pytest
 from conftest import REPOSITORY
 
 from hf_tle_int8 import report
-from hf_tle_int8.backend import target
+from hf_tle_int8.backend.target import TARGETS
 
 FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 HUB_NAME = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -44,8 +44,8 @@ def test_links_lead_somewhere(file):
 
 def test_variables_and_targets_are_documented():
     text = (REPOSITORY / "docs" / "triton.md").read_text()
-    for name in (*report._VARIABLES, *target.TARGETS):
-        assert f"`{name}" in text
+    assert all(f"| `{name}" in text for name in report._VARIABLES)
+    assert all(f"`{name}`" in text for name in TARGETS)
 
 
 def test_readme_shows_the_two_commands():
