@@ -3,17 +3,24 @@
     import hf_tle_int8
     model = AutoModelForCausalLM.from_pretrained(name, quantization_config=hf_tle_int8.TLEInt8Config())
 
-Importing this package registers it with transformers, which also is what loading an INT8 checkpoint needs.
+Importing this package registers it with transformers, which also is what loading an INT8 checkpoint needs. It imports
+neither torch nor transformers: Triton imports it too, for its backend.
 """
 
-from hf_tle_int8.compressed_tensors import config_from_compressed_tensors, load_config, save_compressed_tensors
-from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.convert import quantize_and_replace_linears, replace_linears_with_tle_int8
-from hf_tle_int8.errors import TLEInt8Error
-from hf_tle_int8.nn import TLEInt8Linear
-from hf_tle_int8.quantizer import TLEInt8HfQuantizer
-from hf_tle_int8.registration import register
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hf_tle_int8.import_hook import after_import
+from hf_tle_int8.registration import REGISTRY, register
 from hf_tle_int8.version import __version__
+
+if TYPE_CHECKING:
+    from hf_tle_int8.compressed_tensors import config_from_compressed_tensors, load_config, save_compressed_tensors
+    from hf_tle_int8.config import TLEInt8Config
+    from hf_tle_int8.convert import quantize_and_replace_linears, replace_linears_with_tle_int8
+    from hf_tle_int8.errors import TLEInt8Error
+    from hf_tle_int8.nn import TLEInt8Linear
+    from hf_tle_int8.quantizer import TLEInt8HfQuantizer
 
 __all__ = [
     "TLEInt8Config",
@@ -28,4 +35,32 @@ __all__ = [
     "save_compressed_tensors",
 ]
 
-register()
+# The modules of the names above, each imported when one of its names is first used.
+_HOMES = {
+    "TLEInt8Config": "config",
+    "TLEInt8Error": "errors",
+    "TLEInt8HfQuantizer": "quantizer",
+    "TLEInt8Linear": "nn",
+    "config_from_compressed_tensors": "compressed_tensors",
+    "load_config": "compressed_tensors",
+    "quantize_and_replace_linears": "convert",
+    "replace_linears_with_tle_int8": "convert",
+    "save_compressed_tensors": "compressed_tensors",
+}
+
+
+if not TYPE_CHECKING:  # type checkers would take any name for an attribute
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Its names are {', '.join(__all__)}.")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+after_import(REGISTRY, register)

@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, CPU, ISA features, threads."""
+"""What a bug report needs: versions, CPU, ISA features, threads, and whether Triton's kernels run here."""
 
 import importlib.metadata
 import os
@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from hf_tle_int8.backend import hwcap
+from hf_tle_int8.backend import debug, hwcap, settings, target
 
 _PACKAGES = (
     "hf_tle_int8",
@@ -25,6 +25,15 @@ _X86_FEATURES = (
 )  # fmt: skip
 
 _ARM_FEATURES = ("asimd", "fphp", "asimdhp", "asimddp", "sve", "sve2", "svei8mm", "i8mm", "bf16")
+
+# Shown where they are set.
+_VARIABLES = (
+    "TRITON_BACKENDS_IN_TREE",
+    "TRITON_DEFAULT_BACKEND",
+    "TRITON_INTERPRET",
+    target.VARIABLE,
+    debug.VARIABLE,
+)
 
 
 def _version(package: str) -> str:
@@ -49,5 +58,29 @@ def environment() -> dict[str, str]:
         "torch threads": str(torch.get_num_threads()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "torch CPU capability": torch.backends.cpu.get_cpu_capability(),
+        **_target(),
+        **_triton_backend(),
+        **{name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
         "INT8 linears run on": "plain torch (exact fp32 slices); the Triton kernels are not part of this release",
+    }
+
+
+def _target() -> dict[str, str]:
+    try:
+        found = target.current()
+    except RuntimeError as error:
+        return {"kernels compiled for": f"nothing: {error}"}
+    return {
+        "kernels compiled for": f"{found.name} ({found.arch}, {found.cpu}{found.feature_string and ','}"
+        f"{found.feature_string}, scheduled for {found.tune})",
+        "vector registers": f"{found.vector_registers} of {8 * found.vector_bytes} bits",
+        "dot instructions": f"int8 {found.int8_dot}, bf16 {found.bf16_dot}",
+    }
+
+
+def _triton_backend() -> dict[str, str]:
+    unregistered, inactive = settings.why_not_registered(), settings.why_inactive()
+    return {
+        f"Triton backend {settings.NAME}": f"not registered: {unregistered}" if unregistered else "registered",
+        f"{settings.NAME} runs kernels": f"no: {inactive}" if inactive else "yes",
     }

@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 RANKS = {
     "hf_tle_int8.version": 0,
     "hf_tle_int8.errors": 0,
+    "hf_tle_int8.import_hook": 0,
     "hf_tle_int8.kernels": 0,
     "hf_tle_int8.backend": 0,
     "hf_tle_int8.matching": 1,
@@ -41,6 +42,7 @@ WITHOUT_TRANSFORMERS = {
     for name in (
         "version",
         "errors",
+        "import_hook",
         "kernels",
         "backend",
         "matching",

@@ -11,6 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 import hf_tle_int8.kernels
+from hf_tle_int8.backend import settings
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -60,11 +61,15 @@ def test_wheel_holds_our_packages_and_nothing_else(tmp_path):
     output = subprocess.run([*build, str(copy)], capture_output=True, text=True, check=False)
     assert output.returncode == 0, output.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"hf_tle_int8"}
     assert "hf_tle_int8/kernels/scheme.py" in names
     assert "hf_tle_int8/py.typed" in names
+    (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+    group = f"[{settings.ENTRY_POINT_GROUP}]\n{settings.NAME} = {settings.__package__}\n"
+    assert group in archive.read(entry_points).decode()
 
 
 def test_constraints_pin_every_requirement():

@@ -1,10 +1,15 @@
 import os
 
+import pytest
 import torch
 
 import hf_tle_int8
 from hf_tle_int8 import report
-from hf_tle_int8.backend import hwcap
+from hf_tle_int8.backend import hwcap, settings, target
+
+VARIABLES = (
+    "TRITON_BACKENDS_IN_TREE", "TRITON_DEFAULT_BACKEND", "TRITON_INTERPRET", "HF_TLE_INT8_TARGET", "HF_TLE_INT8_DEBUG",
+)  # fmt: skip
 
 
 def test_environment_states_versions_cpu_and_threads():
@@ -30,3 +35,51 @@ def test_features_are_shown():
 def test_omp_num_threads_is_read(monkeypatch):
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "7")
     assert report.environment()["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.fixture
+def _no_variables(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_variables")
+class TestTriton:
+    def test_the_target_is_described(self):
+        facts = report.environment()
+        host = target.host()
+        assert facts["kernels compiled for"].startswith(f"{host.name} ({host.arch}, {host.cpu}")
+        assert facts["vector registers"] == f"{host.vector_registers} of {8 * host.vector_bytes} bits"
+        assert facts["dot instructions"] == f"int8 {host.int8_dot}, bf16 {host.bf16_dot}"
+
+    def test_a_target_that_does_not_run_is_said(self, monkeypatch):
+        monkeypatch.setenv("HF_TLE_INT8_TARGET", "z80")
+        facts = report.environment()
+        assert facts["kernels compiled for"].startswith("nothing: HF_TLE_INT8_TARGET=z80: 'z80' is no target")
+        assert facts["tle_cpu runs kernels"].startswith("no: HF_TLE_INT8_TARGET=z80")
+
+    def test_registered_and_chosen(self, monkeypatch):
+        monkeypatch.setenv("TRITON_DEFAULT_BACKEND", "tle_cpu")
+        facts = report.environment()
+        assert facts["Triton backend tle_cpu"] == "registered"
+        assert facts["tle_cpu runs kernels"] == "yes"
+
+    def test_not_registered(self, monkeypatch):
+        monkeypatch.setenv("TRITON_BACKENDS_IN_TREE", "1")
+        facts = report.environment()
+        reason = settings.why_not_registered()
+        assert facts["Triton backend tle_cpu"] == f"not registered: {reason}"
+        assert facts["tle_cpu runs kernels"] == f"no: {reason}"
+
+    def test_not_chosen(self, monkeypatch):
+        monkeypatch.setenv("TRITON_DEFAULT_BACKEND", "nvidia")
+        facts = report.environment()
+        assert facts["Triton backend tle_cpu"] == "registered"
+        assert "Set TRITON_DEFAULT_BACKEND=tle_cpu" in facts["tle_cpu runs kernels"]
+
+    def test_variables_are_shown_where_set(self, monkeypatch):
+        assert not set(VARIABLES) & set(report.environment())
+        for name in VARIABLES:
+            monkeypatch.setenv(name, "1")
+        facts = report.environment()
+        assert [facts[name] for name in VARIABLES] == ["1"] * len(VARIABLES)

@@ -9,7 +9,7 @@ from triton.backends.compiler import BaseBackend, GPUTarget
 from hf_tle_int8.backend import options as cpu_options
 from hf_tle_int8.backend.identity import backend_key
 from hf_tle_int8.backend.options import CPUOptions
-from hf_tle_int8.backend.target import named
+from hf_tle_int8.backend.target import TARGETS, named
 
 
 class CPUBackend(BaseBackend):
@@ -22,13 +22,13 @@ class CPUBackend(BaseBackend):
     binary_ext = "obj"
 
     def __init__(self, target: GPUTarget):
-        super().__init__(target)
         self._cpu = named(target.arch)
+        super().__init__(target)
 
     @staticmethod
     def supports_target(target: GPUTarget) -> bool:
-        """Whether ``target`` is a CPU."""
-        return target.backend == "cpu"
+        """Whether ``target`` is one of ours; another backend for CPUs has others."""
+        return target.backend == "cpu" and target.arch in TARGETS
 
     def hash(self) -> str:
         """All that code depends on beside the kernel and its options.

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from hf_tle_int8.backend import settings
-from hf_tle_int8.backend.benchmark import DeviceInterface, do_bench
 from hf_tle_int8.backend.launcher import Binary, CPULauncher
 from hf_tle_int8.backend.target import current
+
+if TYPE_CHECKING:
+    from hf_tle_int8.backend.benchmark import DeviceInterface
 
 # More than the last-level cache of the CPUs that there are targets for has per core.
 _FLUSH_BYTES = 32 << 20
@@ -104,12 +106,16 @@ class CPUDriver(DriverBase):
 
         return torch.device("cpu")
 
-    def get_device_interface(self) -> type[DeviceInterface]:
+    def get_device_interface(self) -> "type[DeviceInterface]":
         """What ``triton.testing`` measures by."""
+        from hf_tle_int8.backend.benchmark import DeviceInterface
+
         return DeviceInterface
 
     def get_benchmarker(self) -> Callable[..., Any]:
         """What the autotuner measures by."""
+        from hf_tle_int8.backend.benchmark import do_bench
+
         return do_bench
 
     def get_empty_cache_for_benchmark(self) -> Any:

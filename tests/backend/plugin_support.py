@@ -1,4 +1,4 @@
-"""The backend registered with Triton by hand, with a cache of its own."""
+"""The backend that Triton has found, with a cache of its own."""
 
 import os
 import subprocess
@@ -10,29 +10,26 @@ from pathlib import Path
 
 import plugin_kernels
 import triton
-from triton.backends import Backend, backends
+from triton.backends import backends
 
-from hf_tle_int8.backend.compiler import CPUBackend
+from hf_tle_int8.backend import settings
 from hf_tle_int8.backend.driver import CPUDriver
 
 
 @contextmanager
 def registered() -> Iterator[CPUDriver]:
-    """Inside, kernels run on the CPU; none of them has been compiled in this process."""
-    before, active = backends.get("cpu"), triton.runtime.driver._active
-    backends["cpu"] = Backend(compiler=CPUBackend, driver=CPUDriver)
-    driver = CPUDriver()
-    triton.runtime.driver.set_active(driver)
+    """Inside, kernels run by the registered driver, on machines with a GPU too; none is compiled in this process."""
+    reason = settings.why_not_registered()
+    assert reason is None, reason
+    runtime = triton.runtime.driver
+    before = runtime._active
+    runtime.set_active(backends[settings.NAME].driver())
     forget()
     try:
-        yield driver
+        yield runtime.active
     finally:
         forget()
-        triton.runtime.driver._active = active
-        if before is None:
-            del backends["cpu"]
-        else:
-            backends["cpu"] = before
+        runtime._active = before
 
 
 def forget() -> None:
@@ -43,18 +40,22 @@ def forget() -> None:
 
 
 def run_script(script: str, **environment: str) -> str:
-    """What a fresh process prints that has the backend registered; fails where that process does."""
-    here = Path(__file__).parent
-    prelude = f"""
-import sys
-sys.path[:0] = {[str(here), str(here.parent), str(here.parent.parent)]!r}
-import torch
-import plugin_kernels as k
-from plugin_support import registered
-"""
-    command = [sys.executable, "-c", prelude + textwrap.dedent(script)]
+    """What a fresh process prints whose kernels run on the CPU; fails where that process does."""
+    prelude = (
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport torch\nimport plugin_kernels as k\n"
+    )
+    return run_python("-c", prelude + textwrap.dedent(script), TRITON_DEFAULT_BACKEND=settings.NAME, **environment)
+
+
+def run_python(*arguments: str, **environment: str) -> str:
+    """What a fresh Python prints; fails where it does."""
     found = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment}
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, **environment},
     )
     assert found.returncode == 0, found.stderr
     return found.stdout

@@ -1,8 +1,3 @@
-import inspect
-import subprocess
-import sys
-from pathlib import Path
-
 import plugin_kernels as k
 import pytest
 import torch
@@ -12,7 +7,6 @@ from triton.backends import _find_concrete_subclasses
 from triton.backends.compiler import BaseBackend, GPUTarget
 from triton.backends.driver import DriverBase
 
-import hf_tle_int8
 from hf_tle_int8.backend import compiler, driver, identity, options, target
 from hf_tle_int8.backend.compiler import CPUBackend
 
@@ -33,25 +27,10 @@ class TestDiscovery:
         assert _find_concrete_subclasses(compiler, BaseBackend) is CPUBackend
         assert _find_concrete_subclasses(driver, DriverBase) is driver.CPUDriver
 
-    def test_importing_loads_neither_torch_nor_llvmlite(self):
-        script = f"""
-import sys, types
-import triton
-before = set(sys.modules)
-# Without the package around it, which is for torch and transformers.
-package = types.ModuleType("hf_tle_int8")
-package.__path__ = [{str(Path(hf_tle_int8.__file__).parent)!r}]
-sys.modules["hf_tle_int8"] = package
-import hf_tle_int8.backend.compiler, hf_tle_int8.backend.driver
-heavy = {{name.partition(".")[0] for name in set(sys.modules) - before}}
-print(sorted(heavy & {{"torch", "llvmlite", "numpy", "transformers"}}))
-"""
-        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
-        assert found.stdout.strip() == "[]"
-
     def test_only_cpus_are_supported(self):
         assert CPUBackend.supports_target(GPUTarget("cpu", "avx2", 1))
         assert not CPUBackend.supports_target(GPUTarget("cuda", 90, 32))
+        assert not CPUBackend.supports_target(GPUTarget("cpu", "znver3", 1))
 
     def test_unknown_targets_are_refused(self):
         with pytest.raises(ValueError, match="'z80' is no target"):
@@ -74,11 +53,6 @@ class TestKey:
 
 
 class TestOptions:
-    def test_has_what_the_frontend_reads(self):
-        from ttir_support import FrontendOptions
-
-        assert set(inspect.signature(FrontendOptions).parameters) <= set(options.CPUOptions().__dict__)
-
     def test_gpu_options_do_not_change_the_key(self):
         given = {"num_warps": 8, "num_stages": 4, "num_ctas": 2, "maxnreg": 32, "waves_per_eu": 1, "kpack": 2}
         parsed = options.parse(given)

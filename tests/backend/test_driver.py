@@ -243,17 +243,10 @@ class TestWhyInactive:
     def _environment(self, monkeypatch):
         for name in ("TRITON_DEFAULT_BACKEND", "TRITON_BACKENDS_IN_TREE", "HF_TLE_INT8_TARGET"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        for name in set(triton.backends.backends) - {settings.NAME}:
+            monkeypatch.delitem(triton.backends.backends, name)
 
     def test_active(self):
-        assert settings.why_inactive() is None
-        assert CPUDriver.is_active()
-
-    def test_gpu(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        assert "Set TRITON_DEFAULT_BACKEND=cpu" in settings.why_inactive()
-        assert not CPUDriver.is_active()
-        monkeypatch.setenv("TRITON_DEFAULT_BACKEND", "cpu")
         assert settings.why_inactive() is None
         assert CPUDriver.is_active()
 
@@ -266,10 +259,13 @@ class TestWhyInactive:
         assert "Unset it" in settings.why_inactive()
 
     def test_no_entry_point(self, monkeypatch):
-        monkeypatch.delitem(triton.backends.backends, "cpu")
-        assert "Reinstall" in settings.why_inactive()
-        # What `registered` takes away afterwards.
-        monkeypatch.undo()
+        monkeypatch.delitem(triton.backends.backends, "tle_cpu")
+        assert "no entry point 'tle_cpu' in the group 'triton.backends'. Reinstall" in settings.why_inactive()
+
+    def test_interpreted(self):
+        with triton.knobs.runtime.scope():
+            triton.knobs.runtime.interpret = True
+            assert "Unset it" in settings.why_inactive()
 
     def test_no_llvmlite(self, monkeypatch):
         find = settings.importlib.util.find_spec

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,6 +6,7 @@ import pytest
 
 from hf_tle_int8 import __version__
 from hf_tle_int8.cli.main import main
+from hf_tle_int8.report import environment
 
 
 def test_version(capsys):
@@ -34,6 +36,13 @@ def test_env(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["hf_tle_int8", __version__] for line in lines)
     assert any(line.startswith("CPU features") for line in lines)
+
+
+def test_env_as_json(capsys):
+    assert main(["env", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["hf_tle_int8"] == __version__
+    assert facts == environment()
 
 
 def test_a_reader_that_leaves_early_is_no_error():
