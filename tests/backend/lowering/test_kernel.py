@@ -1,9 +1,12 @@
+import control_kernels
 import pytest
+import tensor_kernels
 from arm_emulation import CPU_OF_TARGET
 from kernel_runs import check_on_arm, on_host
-from tensor_kernels import CASES
 
 from hf_tle_int8.backend import target
+
+CASES = [*tensor_kernels.CASES, *control_kernels.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

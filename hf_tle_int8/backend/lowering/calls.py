@@ -1,0 +1,34 @@
+"""``tt.call``: what Triton's inliner leaves, lowered in place at each call."""
+
+from collections.abc import Sequence
+
+from hf_tle_int8.backend.ir import Operand
+from hf_tle_int8.backend.lowering.blocks import lower_body
+from hf_tle_int8.backend.lowering.elementwise import UnsupportedOperationError
+from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
+from hf_tle_int8.backend.tensors.affine import Affine
+from hf_tle_int8.backend.tensors.memory import Address
+from hf_tle_int8.backend.tensors.stored import Literal
+from hf_tle_int8.backend.tensors.values import Splat
+from hf_tle_int8.backend.ttir import Operation, Value
+
+
+def _call(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
+    callee = operation.callee
+    if callee in lowering.callees:
+        raise UnsupportedOperationError(operation, "of a function that calls itself is not supported on CPUs")
+    body = callee.regions[0]
+    lowering.define(body.entry.arguments, [_argument(lowering, value) for value in operation.operands])
+    lowering.callees.append(callee)
+    results = lower_body(lowering, body, operation.results)
+    lowering.callees.pop()
+    return results
+
+
+def _argument(lowering: Lowering, value: Value) -> Lowered:
+    """A value that costs little wherever the function uses it."""
+    given = lowering.lowered(value)
+    return given if isinstance(given, Operand | Splat | Affine | Address | Literal) else lowering.keep(value, given)
+
+
+CALLS: dict[str, Handler] = {"tt.call": _call}
