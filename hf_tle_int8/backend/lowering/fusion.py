@@ -8,7 +8,7 @@ INDEX_OPERATIONS = frozenset({"tt.make_range", "tt.splat", "arith.constant"})
 VIEWS = frozenset({"tt.expand_dims", "tt.broadcast", "tt.reshape", "tt.trans"})
 # Operations whose results are in registers or memory of their own.
 _STORED = frozenset({"tt.dot", "tt.reduce", "scf.for", "scf.if", "scf.while"})
-_IN_PLACE = VIEWS | {"tt.addptr"} | set(ELEMENTWISE)
+_IN_PLACE = VIEWS | {"tt.addptr", "tt.join", "tt.cat"} | set(ELEMENTWISE)
 # Operations that store nothing outside of the kernel's own memory.
 _HARMLESS = (
     set(_IN_PLACE)

@@ -20,11 +20,11 @@ _MODULE = """"builtin.module"() ({{
     [
         (
             '"tt.call"() <{callee = @k}> : () -> () loc("k.py":3:1)\n"tt.return"() : () -> ()',
-            "k.py:3: tt.call of a func",
+            "k.py:3: tt.call of",
         ),
         (
             '"cf.br"()[^bb1] : () -> ()\n^bb1:\n"cf.br"()[^bb1] : () -> () loc("k.py":4:1)',
-            "k.py:4: cf.br to an earlier",
+            "k.py:4: cf.br to",
         ),
     ],
 )
