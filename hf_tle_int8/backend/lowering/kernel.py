@@ -9,6 +9,7 @@ from hf_tle_int8.backend.lowering.calls import CALLS
 from hf_tle_int8.backend.lowering.control_flow import CONTROL_FLOW
 from hf_tle_int8.backend.lowering.dot import DOT
 from hf_tle_int8.backend.lowering.function import Lowering
+from hf_tle_int8.backend.lowering.gathers import GATHERS
 from hf_tle_int8.backend.lowering.memory_operations import MEMORY_OPERATIONS
 from hf_tle_int8.backend.lowering.reductions import REDUCTIONS
 from hf_tle_int8.backend.lowering.tensor_operations import TENSOR_OPERATIONS
@@ -18,7 +19,7 @@ from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.ttir import Module
 
 _GRID = ("px", "py", "pz", "gx", "gy", "gz")
-HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **DOT, **CONTROL_FLOW, **CALLS}
+HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **DOT, **CONTROL_FLOW, **CALLS, **GATHERS}
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,24 @@ def joined_in_a_loop(x, n, o, B: tl.constexpr):
     tl.store(o + i, a)
 
 
+@triton.jit
+def gathered_along(x, indices, o, A: tl.constexpr, R: tl.constexpr, C: tl.constexpr, N: tl.constexpr):
+    v = tl.load(x + tl.arange(0, R)[:, None] * C + tl.arange(0, C)[None, :])
+    rows: tl.constexpr = N if A == 0 else R
+    columns: tl.constexpr = N if A == 1 else C
+    place = tl.arange(0, rows)[:, None] * columns + tl.arange(0, columns)[None, :]
+    g = tl.gather(v, tl.load(indices + place), A)
+    positive = tl.gather(v > 0, tl.load(indices + place), A)
+    tl.store(o + place, g + 100 * positive)
+
+
+@triton.jit
+def shuffled_by_arithmetic(x, o, B: tl.constexpr):
+    i = tl.arange(0, B)
+    v = tl.load(x + i)
+    tl.store(o + i, tl.gather(v + 1, (i * 5 + 3) % B, 0) - tl.gather(v + 1, i ^ 1, 0))
+
+
 def _joined_pointers(x):
     block = x.size // 2
     order = np.arange(block)
@@ -69,6 +87,7 @@ def _fibonacci(a, b, n):
 
 _POISONED = 0x7B7B7B7B
 _XO = {"x": "*i32", "o": "*i32"}
+_POINTERS = {np.int32: "*i32", np.int8: "*i8", np.float16: "*fp16"}
 CASES: list[KernelCase] = []
 for _block in (1, 4, 64, 1024):
     _x = np.random.default_rng(_block).integers(-9, 9, 2 * _block).astype(np.int32)
@@ -78,5 +97,20 @@ for _block in (1, 4, 64, 1024):
     CASES.append(KernelCase(joined_outside, _XO, _size, (_x,), np.stack([_a, _b + 1])))
     CASES.append(KernelCase(concatenated, _XO, _size, (_x,), np.concatenate([_a, _b * 3])))
     CASES.append(KernelCase(joined_pointers, _XO, _size, (_x,), _joined_pointers(_x)))
+    if _block > 1:
+        _wanted = _a[(np.arange(_block) * 5 + 3) % _block] - _a[np.arange(_block) ^ 1]
+        CASES.append(KernelCase(shuffled_by_arithmetic, _XO, _size, (_a,), _wanted))
     _kinds = {"x": "*i32", "n": "i32", "o": "*i32"}
     CASES.append(KernelCase(joined_in_a_loop, _kinds, _size, (_x, 5), _fibonacci(_a, _b, 5)))
+for _axis, _rows, _columns, _count in ((0, 4, 8, 16), (1, 4, 8, 2), (0, 64, 32, 64), (1, 16, 128, 128), (1, 1, 1, 4)):
+    _random = np.random.default_rng(_rows)
+    _x = _random.integers(-9, 9, (_rows, _columns)).astype(np.int32)
+    _shape = (_count, _columns) if _axis == 0 else (_rows, _count)
+    _where = _random.integers(0, _x.shape[_axis], _shape)
+    _values = np.take_along_axis(_x, _where, _axis)
+    _size = {"A": _axis, "R": _rows, "C": _columns, "N": _count}
+    for _type, _index in ((np.int32, np.int32), (np.float16, np.int8)):
+        _kinds = {"x": _POINTERS[_type], "indices": _POINTERS[_index], "o": _POINTERS[_type]}
+        _inputs = (_x.astype(_type), _where.astype(_index))
+        _wanted = (_values + 100 * (_values > 0)).astype(_type)
+        CASES.append(KernelCase(gathered_along, _kinds, _size, _inputs, _wanted))
