@@ -66,4 +66,15 @@ def _while(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     return values_of(passed, parts, flat(parts))
 
 
-CONTROL_FLOW: dict[str, Handler] = {"scf.for": _for, "scf.if": _if, "scf.while": _while}
+def _nothing(_: Lowering, __: Operation) -> Sequence[Lowered]:
+    """What only helps other compilers, or orders the threads of a program, which is one thread here."""
+    return ()
+
+
+CONTROL_FLOW: dict[str, Handler] = {
+    "scf.for": _for,
+    "scf.if": _if,
+    "scf.while": _while,
+    "llvm.intr.assume": _nothing,
+    "ttg.barrier": _nothing,
+}

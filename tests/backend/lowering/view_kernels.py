@@ -55,6 +55,31 @@ def joined_in_a_loop(x, n, o, B: tl.constexpr):
 
 
 @triton.jit
+def read_as_other_types(x, o, B: tl.constexpr):
+    i = tl.arange(0, B)
+    bits = tl.load((x + i).to(tl.pointer_type(tl.int32), bitcast=True))
+    later = tl.load((x + B).to(tl.pointer_type(tl.int32), bitcast=True) + i)
+    first_bytes = (x + i).to(tl.pointer_type(tl.int8), bitcast=True)
+    words = (o.to(tl.pointer_type(tl.int8), bitcast=True) + 4 * i).to(tl.pointer_type(tl.int32), bitcast=True)
+    tl.store(words, bits ^ later)
+    address = (o + B + i).to(tl.int64) + 0 * bits
+    tl.store(address.to(tl.pointer_type(tl.int32)), tl.load(first_bytes + 1) + tl.load(first_bytes))
+
+
+@triton.jit
+def with_hints(x, n, o, B: tl.constexpr):
+    tl.assume(n >= 8)
+    tl.assume(n % 8 == 0)
+    tl.static_assert(B > 0)
+    tl.static_print("elements", B)
+    i = tl.arange(0, B)
+    column = tl.max_constancy(tl.multiple_of(i // 8 * n, 8), 8) + tl.max_contiguous(i % 8, 8)
+    v = tl.load(x + column)
+    tl.debug_barrier()
+    tl.store(o + i, v)
+
+
+@triton.jit
 def gathered_along(x, indices, o, A: tl.constexpr, R: tl.constexpr, C: tl.constexpr, N: tl.constexpr):
     v = tl.load(x + tl.arange(0, R)[:, None] * C + tl.arange(0, C)[None, :])
     rows: tl.constexpr = N if A == 0 else R
@@ -100,7 +125,13 @@ for _block in (1, 4, 64, 1024):
     if _block > 1:
         _wanted = _a[(np.arange(_block) * 5 + 3) % _block] - _a[np.arange(_block) ^ 1]
         CASES.append(KernelCase(shuffled_by_arithmetic, _XO, _size, (_a,), _wanted))
+    _f = (_x * 0.7).astype(np.float32)
+    _bits, _bytes = _f.view(np.int32), _f.view(np.int8).reshape(-1, 4)[:_block].astype(np.int32)
+    _wanted = np.concatenate([_bits[:_block] ^ _bits[_block:], (_bytes[:, 0] + _bytes[:, 1]).astype(np.int8)])
+    CASES.append(KernelCase(read_as_other_types, {"x": "*fp32", "o": "*i32"}, _size, (_f,), _wanted))
     _kinds = {"x": "*i32", "n": "i32", "o": "*i32"}
+    _wanted = np.concatenate([_row[:8] for _row in np.resize(_x, (-(-_block // 8), 24))])[:_block]
+    CASES.append(KernelCase(with_hints, _kinds, _size, (np.resize(_x, 3 * _block + 8), 24), _wanted))
     CASES.append(KernelCase(joined_in_a_loop, _kinds, _size, (_x, 5), _fibonacci(_a, _b, 5)))
 for _axis, _rows, _columns, _count in ((0, 4, 8, 16), (1, 4, 8, 2), (0, 64, 32, 64), (1, 16, 128, 128), (1, 1, 1, 4)):
     _random = np.random.default_rng(_rows)
