@@ -26,7 +26,7 @@ def lower_body(lowering: Lowering, body: Region, results: Sequence[Value]) -> Se
         return [lowering.lowered(value) for value in lowering.run(body.entry).operands]
     behind = Join(lowering, "return", results)
     joins: dict[Block, Join] = {}
-    for block in _forward(body):
+    for block in forward(body):
         # What a block has computed is known only to blocks behind it, but what the first one has, to all.
         if block is body.entry:
             _end(lowering, lowering.run(block), joins, behind)
@@ -58,8 +58,12 @@ def _end(lowering: Lowering, terminator: Operation, joins: dict[Block, Join], be
             joins[successor].enter(given)
 
 
-def _forward(body: Region) -> list[Block]:
-    """The blocks that control reaches, each behind all that lead to it."""
+def forward(body: Region) -> list[Block]:
+    """The blocks that control reaches, each behind all that lead to it.
+
+    Raises:
+        UnsupportedOperationError: a branch goes back to an earlier one.
+    """
     ordered: list[Block] = []
     open_blocks: list[Block] = []
 

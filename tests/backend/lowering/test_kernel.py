@@ -1,5 +1,6 @@
 import control_kernels
 import pytest
+import reduction_kernels
 import tensor_kernels
 import view_kernels
 from arm_emulation import CPU_OF_TARGET
@@ -7,7 +8,7 @@ from kernel_runs import check_on_arm, on_host
 
 from hf_tle_int8.backend import target
 
-CASES = [*tensor_kernels.CASES, *control_kernels.CASES, *view_kernels.CASES]
+CASES = [*tensor_kernels.CASES, *control_kernels.CASES, *view_kernels.CASES, *reduction_kernels.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
