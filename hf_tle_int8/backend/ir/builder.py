@@ -230,17 +230,22 @@ class FunctionBuilder:
         self.do("ret void" if value is None else f"ret {value.typed}")
 
     def counted_loop(
-        self, start: Operand, stop: Operand, step: Operand, carried: Sequence[Operand] = ()
+        self,
+        start: Operand,
+        stop: Operand,
+        step: Operand,
+        carried: Sequence[Operand] = (),
+        unsigned: bool = False,
     ) -> "CountedLoop":
         """A ``for`` loop over ``[start, stop)``, entered; call `CountedLoop.close` at the end of its body.
 
         ``carried`` are initial values of what one iteration hands on to the next.
         """
-        return CountedLoop(self, start, stop, step, carried)
+        return CountedLoop(self, start, stop, step, carried, unsigned)
 
 
 class CountedLoop:
-    """``for (index = start; index < stop; index += step)`` with signed comparison; the body may have more blocks.
+    """``for (index = start; index < stop; index += step)``; the body may have more blocks.
 
     Attributes:
         index: of the iteration.
@@ -248,7 +253,13 @@ class CountedLoop:
     """
 
     def __init__(
-        self, function: FunctionBuilder, start: Operand, stop: Operand, step: Operand, carried: Sequence[Operand] = ()
+        self,
+        function: FunctionBuilder,
+        start: Operand,
+        stop: Operand,
+        step: Operand,
+        carried: Sequence[Operand] = (),
+        unsigned: bool = False,
     ):
         self._function = function
         self._step = step
@@ -262,7 +273,7 @@ class CountedLoop:
         self.carried = [function.phi(initial.type) for initial in carried]
         for phi, initial in zip(self.carried, carried, strict=True):
             function.add_incoming(phi, initial, before)
-        function.branch(function.compare("slt", self.index, stop), body, self._exit)
+        function.branch(function.compare("ult" if unsigned else "slt", self.index, stop), body, self._exit)
         function.place(body)
 
     def close(self, following: Sequence[Operand] = ()) -> None:

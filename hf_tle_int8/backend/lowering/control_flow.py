@@ -17,7 +17,7 @@ def _for(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     slots = [accumulator_slot(lowering, triple[1]) or loop_slot(lowering, *triple) for triple in triples]
     start = fill(slots, [lowering.lowered(value) for value in initials])
     low, high, step = map(lowering.scalar, bounds)
-    loop = lowering.f.counted_loop(low, high, step, flat(start))
+    loop = lowering.f.counted_loop(low, high, step, flat(start), "unsignedCmp" in operation.attributes)
     with lowering.e.scope():
         lowering.define([index], [loop.index])
         lowering.define(arguments, values_of(slots, start, loop.carried))

@@ -75,6 +75,55 @@ def calls(x, n, o, B: tl.constexpr):
     tl.store(q + tl.arange(0, B), v + w)
 
 
+@triton.jit
+def strided_sums(x, n, o, B: tl.constexpr):
+    i = tl.arange(0, B)
+    up, down, wide, fixed = tl.zeros((B,), tl.int32), tl.load(x + i), tl.load(x + i) * 2, tl.load(x + i) * 3
+    for j in range(1, n, 3):
+        up += tl.load(x + i) * j
+    for j in range(n, 0, -2):
+        down = down * 3 + j
+    for j in range(n.to(tl.int64) << 33, 40 << 33, 1 << 34):
+        wide += (j >> 33).to(tl.int32)
+    for j in tl.static_range(5, 0, -2):
+        fixed = fixed * j + i
+    tl.store(o + i, up)
+    tl.store(o + B + i, down)
+    tl.store(o + 2 * B + i, wide)
+    tl.store(o + 3 * B + i, fixed)
+
+
+@triton.jit
+def swapped_when_odd(x, n, o, B: tl.constexpr):
+    i = tl.arange(0, B)
+    a, b = tl.load(x + i), tl.load(x + B + i)
+    k = 0
+    while k < n:
+        for j in range(k):
+            if (j + k) % 2 == 1:
+                a, b = b, a + j
+        k += 1
+    tl.store(o + i, a)
+    tl.store(o + B + i, b)
+
+
+def _strided_sums(v, n):
+    down, fixed = v, v * 3
+    for j in range(n, 0, -2):
+        down = down * 3 + j
+    for j in (5, 3, 1):
+        fixed = fixed * j + np.arange(v.size)
+    return np.stack([v * sum(range(1, n, 3)), down, v * 2 + sum(range(n, 40, 2)), fixed]).astype(np.int32)
+
+
+def _swapped_when_odd(a, b, n):
+    for k in range(n):
+        for j in range(k):
+            if (j + k) % 2 == 1:
+                a, b = b, a + j
+    return np.stack([a, b])
+
+
 def _clipped_oracle(v, n):
     return (v * 2, n) if n > 2 else (v + n, 7) if n == 1 else (v, -n)
 
@@ -102,6 +151,13 @@ for _block in (4, 64, 1024):
     _x = _x[0]
     for _n, _wanted in ((9, _poison), (4, _x + _x[::-1] + _order), (-1, _x * 2), (2, _x * 2 - 1 + _order)):
         CASES.append(KernelCase(nested_returns, _XNO, {"B": _block}, (_x, _n), _wanted))
+    for _n in (-3, 1, 6, 41):
+        _wanted = _strided_sums(_x.astype(np.int32), _n)
+        CASES.append(KernelCase(strided_sums, _XNO, {"B": _block}, (_x, _n), _wanted))
+    _pair = _integers(2, _block)
+    for _n in (0, 5):
+        _wanted = _swapped_when_odd(*_pair, _n)
+        CASES.append(KernelCase(swapped_when_odd, _XNO, {"B": _block}, (_pair, _n), _wanted))
     for _n in (0, 6):
         _wanted = _returns_within_a_loop(_x, _n)
         CASES.append(KernelCase(returns_within_a_loop, _XNO, {"B": _block}, (_x, _n), _wanted))
