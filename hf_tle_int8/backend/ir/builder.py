@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hf_tle_int8.backend.ir.frame import SCRATCH, place_buffers
 from hf_tle_int8.backend.ir.operands import I1, PTR, IRType, Operand
 
 
@@ -58,6 +59,10 @@ class FunctionBuilder:
         parameters: names and types.
         linkage: ``""`` (external) or ``internal``.
         result: what it returns; None for nothing.
+
+    Attributes:
+        scratch_bytes: once it is finished, how many bytes its last parameter, ``scratch``, must point to, aligned to 64
+            bytes; 0 if it has no such parameter.
     """
 
     def __init__(
@@ -76,12 +81,18 @@ class FunctionBuilder:
         self._counter = 0
         self.current = Label("entry")
         self._labels = [self.current]
+        self._buffers: list[tuple[Operand, int]] = []
+        self.scratch_bytes = 0
         self._phis: list[tuple[Label, int, Operand, list[str]]] = []
 
     def finish(self) -> None:
         """Close the function and add it to the module."""
         for label, index, phi, incoming in self._phis:
             label.lines[index] = f"  {phi.text} = phi {phi.type} {', '.join(incoming)}"
+        addresses, self.scratch_bytes = place_buffers(self._buffers)
+        self._labels[0].lines[:0] = addresses
+        if self.scratch_bytes:
+            self.parameters["scratch"] = SCRATCH
         signature = ", ".join(operand.typed for operand in self.parameters.values())
         linkage = f"{self.linkage} " if self.linkage else ""
         body = "\n".join("\n".join([f"{label.name}:", *label.lines]) for label in self._labels)
@@ -195,11 +206,10 @@ class FunctionBuilder:
         self.do(f"store {value.typed}, {pointer.typed}, align {max(value.type.bits, 8) // 8}")
 
     def allocate(self, element: IRType, count: int) -> Operand:
-        """Memory of this call's own, for ``count`` elements, aligned to 64 bytes."""
+        """Memory of this call's own, for ``count`` elements, aligned to 64 bytes; see `frame`."""
         self._counter += 1
         result = Operand(PTR, f"%v{self._counter}")
-        base = "i8" if element.bits == 1 else element.base
-        self._labels[0].lines.insert(0, f"  {result.text} = alloca [{count} x {base}], align 64")
+        self._buffers.append((result, count * max(element.bits, 8) // 8))
         return result
 
     # Control flow

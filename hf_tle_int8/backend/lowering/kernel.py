@@ -54,7 +54,7 @@ def lower_kernel(module: Module, target: Target, python_entry: bool = True) -> L
     lower_body(lowering, kernel.regions[0], ())
     f.return_()
     f.finish()
-    launch.add_launch(out, name, f"{name}_program", parameters, elements_touched(kernel))
+    launch.add_launch(out, name, f"{name}_program", parameters, elements_touched(kernel), f.scratch_bytes)
     if python_entry:
         launch.add_python_entry(out, name, parameters)
     return LoweredKernel(name, parameters, str(out))

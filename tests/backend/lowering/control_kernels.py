@@ -107,6 +107,24 @@ def swapped_when_odd(x, n, o, B: tl.constexpr):
     tl.store(o + B + i, b)
 
 
+@triton.jit
+def normalized_large_tile(x, n, o, B: tl.constexpr):
+    if tl.program_id(0) == 1:
+        return
+    i = tl.arange(0, B)[:, None] * B + tl.arange(0, B)[None, :]
+    v = tl.load(x + i)
+    for _ in range(n):
+        v -= tl.sum(v, 1)[:, None] // B
+    v -= tl.min(v, 0)[None, :]
+    tl.store(o + i, tl.trans(v))
+
+
+def _normalized(v, n):
+    for _ in range(n):
+        v = v - np.trunc(v.sum(1, keepdims=True) / v.shape[1]).astype(np.int32)
+    return np.ascontiguousarray((v - v.min(0)).T)
+
+
 def _strided_sums(v, n):
     down, fixed = v, v * 3
     for j in range(n, 0, -2):
@@ -164,3 +182,6 @@ for _block in (4, 64, 1024):
     _x = _integers(2, _block)
     _v, _w = _x[0] * 2, _x[1] * _x[0, 0]
     CASES.append(KernelCase(calls, _XNO, {"B": _block}, (_x, 2), np.stack([_v, _w, _v + _w])))
+_tile = _integers(1024, 1024)
+LARGE_TILE = KernelCase(normalized_large_tile, _XNO, {"B": 1024}, (_tile, 2), _normalized(_tile, 2), 3)
+CASES.append(LARGE_TILE)

@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import control_kernels
 import pytest
 import reduction_kernels
@@ -14,6 +17,16 @@ CASES = [*tensor_kernels.CASES, *control_kernels.CASES, *view_kernels.CASES, *re
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_on_the_host(case):
     case.check(on_host(case, target.host()))
+
+
+def test_large_tensors_are_not_on_the_stack_of_a_thread():
+    call = on_host(control_kernels.LARGE_TILE, target.host())
+    before = threading.stack_size(1 << 19)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(control_kernels.LARGE_TILE.check, call).result()
+    finally:
+        threading.stack_size(before)
 
 
 @pytest.mark.parametrize("name", CPU_OF_TARGET)
