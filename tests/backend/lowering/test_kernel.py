@@ -2,6 +2,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import control_kernels
+import model_kernels
 import pytest
 import reduction_kernels
 import tensor_kernels
@@ -11,7 +12,13 @@ from kernel_runs import check_on_arm, on_host
 
 from hf_tle_int8.backend import target
 
-CASES = [*tensor_kernels.CASES, *control_kernels.CASES, *view_kernels.CASES, *reduction_kernels.CASES]
+CASES = [
+    *tensor_kernels.CASES,
+    *control_kernels.CASES,
+    *view_kernels.CASES,
+    *reduction_kernels.CASES,
+    *model_kernels.CASES,
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
