@@ -7,7 +7,7 @@ from hf_tle_int8.backend.ir.operands import PTR, Operand
 # Threads have stacks of 2 to 8 MB, of which other functions hold a part.
 STACK_BYTES = 1 << 18
 ALIGNMENT = 64
-# Name of the parameter that holds the address of what is not on the stack.
+# The parameter that holds the address of what is not on the stack.
 SCRATCH = Operand(PTR, "%scratch")
 
 

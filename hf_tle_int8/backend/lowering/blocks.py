@@ -43,7 +43,8 @@ def _end(lowering: Lowering, terminator: Operation, joins: dict[Block, Join], be
         behind.enter(terminator.operands)
         return
     for successor in terminator.successors:
-        joins.setdefault(successor, Join(lowering, "block", successor.arguments))
+        if successor not in joins:
+            joins[successor] = Join(lowering, "block", successor.arguments)
     if terminator.name == "cf.br":
         joins[terminator.successors[0]].enter(terminator.operands)
         return

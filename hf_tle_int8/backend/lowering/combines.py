@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hf_tle_int8.backend.ir import Operand, constant
 from hf_tle_int8.backend.lowering.blocks import forward
+from hf_tle_int8.backend.lowering.calls import called
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, UnsupportedOperationError, lower_elementwise
 from hf_tle_int8.backend.lowering.function import Lowering
 from hf_tle_int8.backend.lowering.types import ir_type
@@ -73,7 +74,8 @@ class _Lanes:
         if operation.name in ELEMENTWISE:
             return [lower_elementwise(self._f, operation, self._operands(operation.operands))]
         if operation.name == "tt.call":
-            return self.body(operation.callee.regions[0], self._operands(operation.operands))
+            with called(self._lowering, operation) as body:
+                return self.body(body, self._operands(operation.operands))
         if operation.name == "scf.if":
             condition = self._operand(operation.operands[0])
             sides = [self.body(region, []) if region.blocks else [] for region in operation.regions]

@@ -145,6 +145,29 @@ def cross_entropy(x, labels, n, o, B: tl.constexpr):
     tl.store(o + row, log_sum - tl.load(x + row * n + label))
 
 
+@triton.jit
+def dropout(x, seed, n, o, P: tl.constexpr, B: tl.constexpr):
+    i = tl.program_id(0) * B + tl.arange(0, B)
+    v = tl.load(x + i, mask=i < n)
+    keep = tl.rand(seed, i) > P
+    tl.store(o + i, tl.where(keep, v / (1 - P), 0.0), mask=i < n)
+
+
+def _uniform(seed: int, count: int) -> np.ndarray:
+    """Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), its first word in [0, 1)."""
+    words = [np.arange(count, dtype=np.uint64), *[np.zeros(count, np.uint64)] * 3]
+    keys, low = [seed, 0], np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        first, second = words[0] * np.uint64(0xD2511F53), words[2] * np.uint64(0xCD9E8D57)
+        words = [
+            second >> np.uint64(32) ^ words[1] ^ np.uint64(keys[0]), second & low,
+            first >> np.uint64(32) ^ words[3] ^ np.uint64(keys[1]), first & low,
+        ]  # fmt: skip
+        keys = [keys[0] + 0x9E3779B9 & 0xFFFFFFFF, keys[1] + 0xBB67AE85 & 0xFFFFFFFF]
+    signed = words[0].astype(np.uint32).view(np.int32)
+    return np.where(signed < 0, -signed - 1, signed).astype(np.float32) * np.float32(4.6566127342e-10)
+
+
 def _floats(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
@@ -205,3 +228,8 @@ for _heads, _size in ((1, 8), (4, 64), (8, 128)):
     CASES.append(KernelCase(rotary_halves, _kinds, _tile, _inputs, _wanted, 3, 1e-6))
     _wanted = _array(torch.stack(_rotated(_x.unflatten(2, (-1, 2)).mT, _c, _s), 3).flatten(2))
     CASES.append(KernelCase(rotary_pairs, _kinds, _tile, _inputs, _wanted, 3, 1e-6))
+for _n, _block in ((1000, 256), (4096, 4096)):
+    _x = _array(_floats(_n))
+    _wanted = np.where(_uniform(123, _n) > 0.25, _x / np.float32(0.75), np.float32(0))
+    _kinds, _size = {"x": _F, "seed": "i32", "n": "i32", "o": _F}, {"P": 0.25, "B": _block}
+    CASES.append(KernelCase(dropout, _kinds, _size, (_x, 123, _n), _wanted, -(-_n // _block)))
