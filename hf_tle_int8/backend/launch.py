@@ -8,6 +8,7 @@ A kernel is a function ``program(arguments…, px, py, pz, gx, gy, gz)`` that co
 
 from hf_tle_int8.backend.casts import convert_float
 from hf_tle_int8.backend.ir import I8, I32, I64, PTR, FunctionBuilder, IRType, Label, ModuleBuilder, Operand, constant
+from hf_tle_int8.backend.ir.frame import ALIGNMENT
 
 # Elements of work that are worth a thread: waking one takes about as long as computing this many.
 WORK_PER_THREAD = 16384
@@ -16,7 +17,9 @@ _GRID = ("gx", "gy", "gz")
 _SLOT = 8
 
 
-def add_launch(module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType], work: int) -> None:
+def add_launch(
+    module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType], work: int, scratch: int = 0
+) -> None:
     """Add ``<name>_launch`` to the module that holds the program of a kernel.
 
     Args:
@@ -25,8 +28,10 @@ def add_launch(module: ModuleBuilder, name: str, program: str, parameters: dict[
         program: name of the function that computes one program.
         parameters: names and types of its arguments before the six integers of the grid.
         work: about how many elements one program computes; little work is not spread over threads.
+        scratch: bytes of memory whose address the program takes behind all else; 0 if it takes none. Each thread has
+            its own for all of its programs. A process that has not as much memory is aborted.
     """
-    _add_range(module, name, program, parameters)
+    _add_range(module, name, program, parameters, scratch)
     _add_worker(module, name, len(parameters))
     _add_whole_grid(module, name, parameters, work)
 
@@ -35,7 +40,7 @@ def _slot(function: FunctionBuilder, context: Operand, index: int) -> Operand:
     return function.offset(context, constant(I64, index), I64)
 
 
-def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType]) -> None:
+def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType], scratch: int) -> None:
     """``<name>_range(context, begin, end)``: the programs of linear numbers ``[begin, end)``, one after another."""
     f = FunctionBuilder(module, f"{name}_range", {"context": PTR, "begin": I64, "end": I64}, "internal")
     context, begin, end = f.parameters.values()
@@ -46,6 +51,7 @@ def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[
     plane = f.binary("udiv", begin, wide[0])
     start = [f.binary("urem", begin, wide[0]), f.binary("urem", plane, wide[1]), f.binary("udiv", plane, wide[1])]
     positions = [f.cast("trunc", position, I32) for position in start]
+    memory = _allocate(f, scratch)
     before, header, body, leave = f.current, f.label("header"), f.label("body"), f.label("leave")
     f.jump(header)
     f.place(header)
@@ -54,14 +60,30 @@ def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[
         f.add_incoming(phi, value, before)
     f.branch(f.compare("slt", index, end), body, leave)
     f.place(body)
-    f.call_local(program, *arguments, px, py, pz, *grid)
+    f.call_local(program, *arguments, px, py, pz, *grid, *memory)
     following = _next_position(f, (px, py, pz), grid)
     for phi, value in zip((index, px, py, pz), (f.binary("add", index, constant(I64, 1)), *following), strict=True):
         f.add_incoming(phi, value, f.current)
     f.jump(header)
     f.place(leave)
+    for address in memory:
+        f.call_procedure("free", address)
     f.return_()
     f.finish()
+
+
+def _allocate(f: FunctionBuilder, size: int) -> list[Operand]:
+    """The address of so many bytes; none for 0."""
+    if not size:
+        return []
+    address = f.call("aligned_alloc", PTR, constant(I64, ALIGNMENT), constant(I64, size))
+    failed, allocated = f.label("failed"), f.label("allocated")
+    f.branch(f.compare("eq", address, constant(PTR, 0)), failed, allocated)
+    f.place(failed)
+    f.call_procedure("abort")
+    f.do("unreachable")
+    f.place(allocated)
+    return [address]
 
 
 def _next_position(f: FunctionBuilder, position: tuple[Operand, ...], grid: list[Operand]) -> list[Operand]:

@@ -1,6 +1,25 @@
-"""What compiled kernels call, in LLVM IR, for programs without a C library: OpenMP on one thread, memset, memcpy."""
+"""What compiled kernels call, in LLVM IR, for programs without a C library: OpenMP, memset, memcpy, memory."""
 
 STUBS = """
+@heap = internal global [33554432 x i8] zeroinitializer, align 64
+
+define ptr @aligned_alloc(i64 %alignment, i64 %size) #0 {
+  %fits = icmp ule i64 %size, 33554432
+  %block = select i1 %fits, ptr @heap, ptr null
+  ret ptr %block
+}
+
+define void @free(ptr %block) #0 {
+  ret void
+}
+
+define void @abort() #0 {
+  call void @llvm.trap()
+  unreachable
+}
+
+declare void @llvm.trap()
+
 define void @GOMP_parallel(ptr %function, ptr %data, i32 %team, i32 %flags) #0 {
   call void %function(ptr %data)
   ret void

@@ -1,6 +1,6 @@
 """Writing LLVM IR as text: types, operands, functions and modules."""
 
-from hf_tle_int8.backend.ir.builder import FunctionBuilder, Label, ModuleBuilder
+from hf_tle_int8.backend.ir.builder import FunctionBuilder, ModuleBuilder
 from hf_tle_int8.backend.ir.operands import (
     BFLOAT,
     DOUBLE,
@@ -16,6 +16,7 @@ from hf_tle_int8.backend.ir.operands import (
     Operand,
     constant,
 )
+from hf_tle_int8.backend.ir.phis import Label
 
 __all__ = [
     "BFLOAT",

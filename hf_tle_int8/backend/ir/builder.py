@@ -1,17 +1,10 @@
 """Functions and modules of LLVM IR, written instruction by instruction."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
-from hf_tle_int8.backend.ir.operands import I1, PTR, IRType, Operand
-
-
-@dataclass(eq=False)
-class Label:
-    """A basic block of the function being written."""
-
-    name: str
-    lines: list[str] = field(default_factory=list)
+from hf_tle_int8.backend.ir.frame import SCRATCH, place_buffers
+from hf_tle_int8.backend.ir.operands import BFLOAT, I1, I16, PTR, IRType, Operand
+from hf_tle_int8.backend.ir.phis import Label, Phi, write_phis
 
 
 class ModuleBuilder:
@@ -58,6 +51,10 @@ class FunctionBuilder:
         parameters: names and types.
         linkage: ``""`` (external) or ``internal``.
         result: what it returns; None for nothing.
+
+    Attributes:
+        scratch_bytes: once it is finished, how many bytes its last parameter, ``scratch``, must point to, aligned to 64
+            bytes; 0 if it has no such parameter.
     """
 
     def __init__(
@@ -76,12 +73,17 @@ class FunctionBuilder:
         self._counter = 0
         self.current = Label("entry")
         self._labels = [self.current]
-        self._phis: list[tuple[Label, int, Operand, list[str]]] = []
+        self._buffers: list[tuple[Operand, int]] = []
+        self.scratch_bytes = 0
+        self._phis: list[Phi] = []
 
     def finish(self) -> None:
         """Close the function and add it to the module."""
-        for label, index, phi, incoming in self._phis:
-            label.lines[index] = f"  {phi.text} = phi {phi.type} {', '.join(incoming)}"
+        write_phis(self._phis)
+        addresses, self.scratch_bytes = place_buffers(self._buffers)
+        self._labels[0].lines[:0] = addresses
+        if self.scratch_bytes:
+            self.parameters["scratch"] = SCRATCH
         signature = ", ".join(operand.typed for operand in self.parameters.values())
         linkage = f"{self.linkage} " if self.linkage else ""
         body = "\n".join("\n".join([f"{label.name}:", *label.lines]) for label in self._labels)
@@ -124,6 +126,8 @@ class FunctionBuilder:
 
     def select(self, condition: Operand, a: Operand, b: Operand) -> Operand:
         """``condition ? a : b``, lane by lane where the condition is a vector."""
+        if a.type.base == "bfloat":
+            return self._as_integers(lambda x, y: self.select(condition, x, y), a, b)
         return self.emit(a.type, f"select {condition.typed}, {a.typed}, {b.typed}")
 
     def cast(self, op: str, a: Operand, base: IRType) -> Operand:
@@ -165,18 +169,40 @@ class FunctionBuilder:
         kind = a.type.vector(lanes)
         if a.is_literal and not a.text.startswith("@"):
             return Operand(kind, f"splat ({a.typed})")
-        first = self.emit(kind, f"insertelement {kind} poison, {a.typed}, i64 0")
+        if kind.base == "bfloat":
+            return self._as_integers(lambda x: self.splat(x, lanes), a)
+        first = self.insert(Operand(kind, "poison"), a, 0)
         return self.shuffle(first, None, [0] * lanes)
 
     def shuffle(self, a: Operand, b: Operand | None, lanes: Sequence[int]) -> Operand:
         """The lanes of ``a`` and then ``b`` by number; -1 is any value."""
+        if a.type.base == "bfloat":
+            parts = [a] if b is None else [a, b]
+            return self._as_integers(lambda x, y=None: self.shuffle(x, y, lanes), *parts)
         mask = ", ".join("i32 poison" if lane < 0 else f"i32 {lane}" for lane in lanes)
         second = f"{a.type} poison" if b is None else b.typed
         return self.emit(a.type.vector(len(lanes)), f"shufflevector {a.typed}, {second}, <{len(lanes)} x i32> <{mask}>")
 
     def extract(self, a: Operand, lane: int) -> Operand:
         """One lane of a vector."""
+        if a.type.base == "bfloat":
+            return self._as_integers(lambda x: self.extract(x, lane), a)
         return self.emit(a.type.scalar, f"extractelement {a.typed}, i64 {lane}")
+
+    def insert(self, vector: Operand, a: Operand, lane: int) -> Operand:
+        """A vector with ``a`` as one of its lanes."""
+        if a.type.base == "bfloat":
+            return self._as_integers(lambda x, y: self.insert(x, y, lane), vector, a)
+        return self.emit(vector.type, f"insertelement {vector.typed}, {a.typed}, i64 {lane}")
+
+    def _as_integers(self, emit: Callable[..., Operand], *operands: Operand) -> Operand:
+        """An operation that only moves bf16, on its bits: no bf16 may be left that one block hands to another.
+
+        Where CPUs lack it, LLVM hands over every lane as an fp32 and calls a function of its runtime library to narrow
+        it again.
+        """
+        result = emit(*(self.reinterpret(operand, operand.type.of(I16)) for operand in operands))
+        return self.reinterpret(result, result.type.of(BFLOAT))
 
     # Memory
 
@@ -195,11 +221,10 @@ class FunctionBuilder:
         self.do(f"store {value.typed}, {pointer.typed}, align {max(value.type.bits, 8) // 8}")
 
     def allocate(self, element: IRType, count: int) -> Operand:
-        """Memory of this call's own, for ``count`` elements, aligned to 64 bytes."""
+        """Memory of this call's own, for ``count`` elements, aligned to 64 bytes; see `frame`."""
         self._counter += 1
         result = Operand(PTR, f"%v{self._counter}")
-        base = "i8" if element.bits == 1 else element.base
-        self._labels[0].lines.insert(0, f"  {result.text} = alloca [{count} x {base}], align 64")
+        self._buffers.append((result, count * max(element.bits, 8) // 8))
         return result
 
     # Control flow
@@ -216,31 +241,35 @@ class FunctionBuilder:
         """A value that depends on where the current block was entered from; see `add_incoming`."""
         self._counter += 1
         result = Operand(kind, f"%v{self._counter}")
-        self._phis.append((self.current, len(self.current.lines), result, []))
+        self._phis.append(Phi(self.current, len(self.current.lines), result))
         self.do("phi")
         return result
 
     def add_incoming(self, phi: Operand, value: Operand, source: Label) -> None:
         """Say which value ``phi`` has when its block is entered from the end of ``source``."""
-        incoming = next(entry[3] for entry in self._phis if entry[2] is phi)
-        incoming.append(f"[ {value.text}, %{source.name} ]")
+        next(entry for entry in self._phis if entry.result is phi).incoming.append((value, source))
 
     def return_(self, value: Operand | None = None) -> None:
         """Leave the function, with a value where it returns one."""
         self.do("ret void" if value is None else f"ret {value.typed}")
 
     def counted_loop(
-        self, start: Operand, stop: Operand, step: Operand, carried: Sequence[Operand] = ()
+        self,
+        start: Operand,
+        stop: Operand,
+        step: Operand,
+        carried: Sequence[Operand] = (),
+        unsigned: bool = False,
     ) -> "CountedLoop":
         """A ``for`` loop over ``[start, stop)``, entered; call `CountedLoop.close` at the end of its body.
 
         ``carried`` are initial values of what one iteration hands on to the next.
         """
-        return CountedLoop(self, start, stop, step, carried)
+        return CountedLoop(self, start, stop, step, carried, unsigned)
 
 
 class CountedLoop:
-    """``for (index = start; index < stop; index += step)`` with signed comparison; the body may have more blocks.
+    """``for (index = start; index < stop; index += step)``; the body may have more blocks.
 
     Attributes:
         index: of the iteration.
@@ -248,7 +277,13 @@ class CountedLoop:
     """
 
     def __init__(
-        self, function: FunctionBuilder, start: Operand, stop: Operand, step: Operand, carried: Sequence[Operand] = ()
+        self,
+        function: FunctionBuilder,
+        start: Operand,
+        stop: Operand,
+        step: Operand,
+        carried: Sequence[Operand] = (),
+        unsigned: bool = False,
     ):
         self._function = function
         self._step = step
@@ -262,7 +297,7 @@ class CountedLoop:
         self.carried = [function.phi(initial.type) for initial in carried]
         for phi, initial in zip(self.carried, carried, strict=True):
             function.add_incoming(phi, initial, before)
-        function.branch(function.compare("slt", self.index, stop), body, self._exit)
+        function.branch(function.compare("ult" if unsigned else "slt", self.index, stop), body, self._exit)
         function.place(body)
 
     def close(self, following: Sequence[Operand] = ()) -> None:

@@ -24,6 +24,7 @@ class Lowering:
         e: evaluates tensors in it.
         target: what it is compiled for.
         grid: the three numbers of the program and the three extents of the grid.
+        callees: functions that are being lowered within each other, as each calls the next.
     """
 
     def __init__(self, f: FunctionBuilder, target: Target, grid: Sequence[Operand], handlers: dict[str, Handler]):
@@ -31,6 +32,7 @@ class Lowering:
         self.e = Evaluator(f)
         self.target = target
         self.grid = grid
+        self.callees: list[Operation] = []
         self._handlers = handlers
         self._values: dict[Value, Lowered] = {}
 

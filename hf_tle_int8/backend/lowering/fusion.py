@@ -6,9 +6,12 @@ from hf_tle_int8.backend.ttir import Block, Operation, TensorType, Value
 # Operations whose results are functions of the indices and a few scalars: never worth keeping.
 INDEX_OPERATIONS = frozenset({"tt.make_range", "tt.splat", "arith.constant"})
 VIEWS = frozenset({"tt.expand_dims", "tt.broadcast", "tt.reshape", "tt.trans"})
+# Operations that are as cheap as their operands.
+_INDEXING = VIEWS | {"tt.split", "tt.addptr", "tt.bitcast"}
+_INDEXING |= {"arith.addi", "arith.subi", "arith.muli", "arith.cmpi", "arith.extsi"}
 # Operations whose results are in registers or memory of their own.
 _STORED = frozenset({"tt.dot", "tt.reduce", "scf.for", "scf.if", "scf.while"})
-_IN_PLACE = VIEWS | {"tt.addptr"} | set(ELEMENTWISE)
+_IN_PLACE = VIEWS | {"tt.addptr", "tt.join", "tt.cat"} | set(ELEMENTWISE)
 # Operations that store nothing outside of the kernel's own memory.
 _HARMLESS = (
     set(_IN_PLACE)
@@ -73,7 +76,6 @@ def _cheap_values(block: Block) -> set[Value]:
     for operation in block.operations:
         inputs = [v for v in operation.operands if isinstance(v.type, TensorType)]
         name = operation.name
-        indexing = name in VIEWS or name in ("tt.addptr", "arith.addi", "arith.subi", "arith.muli", "arith.cmpi")
-        if name in INDEX_OPERATIONS or ((indexing or name == "arith.extsi") and all(v in cheap for v in inputs)):
+        if name in INDEX_OPERATIONS or (name in _INDEXING and all(v in cheap for v in inputs)):
             cheap.update(operation.results)
     return cheap

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from hf_tle_int8.backend import launch
 from hf_tle_int8.backend.ir import I32, FunctionBuilder, IRType, ModuleBuilder
+from hf_tle_int8.backend.lowering.blocks import lower_body
+from hf_tle_int8.backend.lowering.calls import CALLS
 from hf_tle_int8.backend.lowering.control_flow import CONTROL_FLOW
 from hf_tle_int8.backend.lowering.dot import DOT
 from hf_tle_int8.backend.lowering.function import Lowering
+from hf_tle_int8.backend.lowering.gathers import GATHERS
 from hf_tle_int8.backend.lowering.memory_operations import MEMORY_OPERATIONS
 from hf_tle_int8.backend.lowering.reductions import REDUCTIONS
 from hf_tle_int8.backend.lowering.tensor_operations import TENSOR_OPERATIONS
@@ -16,7 +19,7 @@ from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.ttir import Module
 
 _GRID = ("px", "py", "pz", "gx", "gy", "gz")
-HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **DOT, **CONTROL_FLOW}
+HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **DOT, **CONTROL_FLOW, **CALLS, **GATHERS}
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ def lower_kernel(module: Module, target: Target, python_entry: bool = True) -> L
     f = FunctionBuilder(out, f"{name}_program", {**parameters, **dict.fromkeys(_GRID, I32)}, "internal")
     lowering = Lowering(f, target, [f.parameters[position] for position in _GRID], HANDLERS)
     lowering.define(block.arguments, [f.parameters[parameter] for parameter in parameters])
-    lowering.run(block)
+    lower_body(lowering, kernel.regions[0], ())
     f.return_()
     f.finish()
-    launch.add_launch(out, name, f"{name}_program", parameters, elements_touched(kernel))
+    launch.add_launch(out, name, f"{name}_program", parameters, elements_touched(kernel), f.scratch_bytes)
     if python_entry:
         launch.add_python_entry(out, name, parameters)
     return LoweredKernel(name, parameters, str(out))

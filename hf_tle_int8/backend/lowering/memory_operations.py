@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from hf_tle_int8.backend.ir import Operand
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, last_dimension_bits, tensor_bits
+from hf_tle_int8.backend.lowering.tensor_operations import TENSOR_OPERATIONS
 from hf_tle_int8.backend.lowering.types import pointee_type
 from hf_tle_int8.backend.tensors.chunks import fits_registers, for_each_chunk, lane_bits, make_indexable
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.memory import Address, Loaded, store
-from hf_tle_int8.backend.tensors.stored import literal_chunks
+from hf_tle_int8.backend.tensors.stored import literal_chunks, stored_type
 from hf_tle_int8.backend.tensors.values import Splat, Tensor
 from hf_tle_int8.backend.ttir import Operation, TensorType, Value
 
@@ -27,6 +28,18 @@ def _add_pointer(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
         base = lowering.f.offset(address.base, count.scalar, address.pointee)
         return [Address(base, address.offsets, address.pointee, address.bits)]
     return [Address(address.base, (*address.offsets, count), address.pointee, address.bits)]
+
+
+def _bitcast(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
+    """``tt.bitcast``; neighbours in memory stay neighbours where the pointee keeps its size."""
+    (source,), result = operation.operands, operation.result
+    address = lowering.lowered(source)
+    if not isinstance(address, Address):
+        return TENSOR_OPERATIONS["tt.bitcast"](lowering, operation)
+    pointee = pointee_type(result.type)
+    if stored_type(pointee).bits == stored_type(address.pointee).bits:
+        return [Address(address.base, address.offsets, pointee, address.bits)]
+    return [Address(address, (), pointee, address.bits)]
 
 
 def _scalar_address(lowering: Lowering, pointer: Value) -> Address:
@@ -80,4 +93,5 @@ MEMORY_OPERATIONS: dict[str, Handler] = {
     "tt.addptr": _add_pointer,
     "tt.load": _load,
     "tt.store": _store,
+    "tt.bitcast": _bitcast,
 }

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 
-from hf_tle_int8.backend.ir import I64, Operand, constant
-from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, UnsupportedOperationError, lower_elementwise
+from hf_tle_int8.backend.ir import I64, constant
+from hf_tle_int8.backend.lowering.combines import Vectors, combine
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
-from hf_tle_int8.backend.lowering.types import ir_type
 from hf_tle_int8.backend.tensors.chunks import fits_registers, lane_bits, make_indexable
 from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source, dimension_bits
 from hf_tle_int8.backend.tensors.memory import row_major, store
-from hf_tle_int8.backend.tensors.stored import Registers
+from hf_tle_int8.backend.tensors.stored import Registers, as_element, as_stored, stored_type
 from hf_tle_int8.backend.tensors.values import Splat, Tensor
-from hf_tle_int8.backend.ttir import Operation, TensorType, Value
+from hf_tle_int8.backend.ttir import Operation, TensorType
 
 # Along the axis, this many vectors (as a power of two) are combined independently of each other.
 _CHAINS_BITS = 2
-
-Vectors = list[Operand]
 
 
 def _reduce(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
@@ -62,11 +59,8 @@ class _Reduction:
     def _in_memory(self) -> list[Tensor]:
         e, f = self.lowering.e, self.lowering.f
         lanes = len(self.rest) - len(self.outer_rest)
-        results = [
-            row_major(f.allocate(s.element, 1 << len(self.rest)), s.element, len(self.rest)) for s in self.sources
-        ]
-        if any(source.element.bits == 1 for source in self.sources):
-            raise UnsupportedOperationError(self.operation, "of large tensors of truth values is not supported on CPUs")
+        kinds = [stored_type(source.element) for source in self.sources]
+        results = [row_major(f.allocate(kind, 1 << len(self.rest)), kind, len(self.rest)) for kind in kinds]
         stop = constant(I64, 1 << len(self.rest))
         loop = f.counted_loop(constant(I64, 0), stop, constant(I64, 1 << lanes))
         variable = LoopVariable(loop.index, (1 << len(self.rest)) - (1 << lanes))
@@ -74,9 +68,9 @@ class _Reduction:
         with e.scope():
             place = Index((*map(Lane, range(lanes)), *(chosen[bit] for bit in self.outer_rest)), lanes)
             for result, vector in zip(results, self._one(chosen), strict=True):
-                store(e, result.address, place, vector, None)
+                store(e, result.address, place, as_stored(f, vector), None)
         loop.close()
-        return list(results)
+        return [as_element(result, source.element) for result, source in zip(results, self.sources, strict=True)]
 
     def _one(self, chosen: dict[int, Source]) -> Vectors:
         """The results for ``chosen`` outer bits of the rest, a lane for each inner one."""
@@ -128,25 +122,7 @@ class _Reduction:
 
     def _combine(self, a: Vectors, b: Vectors) -> Vectors:
         """The kernel's function on each lane."""
-        block = self.operation.regions[0].entry
-        lanes = a[0].type.lanes
-        known: dict[Value, Operand] = dict(zip(block.arguments, [*a, *b], strict=True))
-        for operation in block.operations[:-1]:
-            if operation.name == "arith.constant":
-                scalar = constant(ir_type(operation.result.type), operation.attributes["value"])
-                known[operation.result] = self.lowering.f.splat(scalar, lanes) if lanes else scalar
-            elif operation.name in ELEMENTWISE:
-                operands = [self._operand(known, value, lanes) for value in operation.operands]
-                known[operation.result] = lower_elementwise(self.lowering.f, operation, operands)
-            else:
-                raise UnsupportedOperationError(operation, "in a reduction is not supported on CPUs")
-        return [self._operand(known, value, lanes) for value in block.terminator.operands]
-
-    def _operand(self, known: dict[Value, Operand], value: Value, lanes: int) -> Operand:
-        if value in known:
-            return known[value]
-        outer = self.lowering.scalar(value)
-        return self.lowering.f.splat(outer, lanes) if lanes else outer
+        return combine(self.lowering, self.operation, [*a, *b])
 
 
 def _numbers(bits: Sequence[int]) -> list[dict[int, Source]]:

@@ -7,7 +7,8 @@ from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, lower_elementw
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, tensor_bits
 from hf_tle_int8.backend.lowering.types import ir_type, pointee_type
 from hf_tle_int8.backend.tensors import affine
-from hf_tle_int8.backend.tensors.index import bits_of, dimension_bits
+from hf_tle_int8.backend.tensors.index import Index, bits_of, dimension_bits
+from hf_tle_int8.backend.tensors.joined import Half, Joined
 from hf_tle_int8.backend.tensors.memory import Address
 from hf_tle_int8.backend.tensors.stored import Literal
 from hf_tle_int8.backend.tensors.values import Elementwise, Splat, Tensor, View
@@ -79,6 +80,37 @@ def _transpose(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     return [_view(source_bits, lowering.tensor(operation.operands[0]), tensor_bits(operation.result))]
 
 
+def _join(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
+    """``tt.join``: the new last dimension chooses."""
+    first, second = (lowering.tensor(value) for value in operation.operands)
+    return [Joined((first, second), 0)]
+
+
+def _concatenate(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
+    """``tt.cat``: the upper half of the first dimension is the second tensor."""
+    first, second = (lowering.tensor(value) for value in operation.operands)
+    return [Joined((first, second), first.bits)]
+
+
+def _split(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
+    source = lowering.tensor(operation.operands[0])
+    return [_half(lowering, source, number) for number in range(2)]
+
+
+def _half(lowering: Lowering, source: Tensor, number: int) -> Tensor:
+    bits = source.bits - 1
+    if isinstance(source, Splat):
+        return Splat(source.scalar, bits)
+    if isinstance(source, affine.Affine):
+        base = lowering.e.at(source, Index((number, *[0] * bits)))
+        return affine.viewed(affine.Affine(base, source.terms, source.bits), [None, *range(bits)], bits)
+    if isinstance(source, Address):
+        base_half = source.base if isinstance(source.base, Operand) else _half(lowering, source.base, number)
+        offsets = tuple(_half(lowering, offset, number) for offset in source.offsets)
+        return Address(base_half, offsets, source.pointee, bits)
+    return Half(source, number)
+
+
 def _elementwise(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     operands = [lowering.lowered(value) for value in operation.operands]
     if not isinstance(operation.result.type, TensorType):
@@ -125,4 +157,7 @@ TENSOR_OPERATIONS: dict[str, Handler] = {
     "tt.reshape": _same_elements,
     "tt.broadcast": _broadcast,
     "tt.trans": _transpose,
+    "tt.join": _join,
+    "tt.cat": _concatenate,
+    "tt.split": _split,
 }

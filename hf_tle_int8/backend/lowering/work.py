@@ -11,6 +11,8 @@ def elements_touched(operation: Operation) -> int:
     if operation.name in ("tt.load", "tt.store"):
         kind = operation.operands[0].type
         return kind.size if isinstance(kind, TensorType) else 1
+    if operation.name == "tt.call":
+        return elements_touched(operation.callee)
     nested = (inner for region in operation.regions for block in region.blocks for inner in block.operations)
     total = sum(map(elements_touched, nested))
     return total * _ASSUMED_TRIPS if operation.name in ("scf.for", "scf.while") else max(total, 1)

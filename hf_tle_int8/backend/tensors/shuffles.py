@@ -23,10 +23,9 @@ def collect(f: FunctionBuilder, scalars: Sequence[Operand]) -> Operand:
     """A vector of scalars; a single one stays a scalar."""
     if len(scalars) == 1:
         return scalars[0]
-    kind = scalars[0].type.vector(len(scalars))
-    vector = Operand(kind, "poison")
+    vector = Operand(scalars[0].type.vector(len(scalars)), "poison")
     for lane, scalar in enumerate(scalars):
-        vector = f.emit(kind, f"insertelement {vector.typed}, {scalar.typed}, i64 {lane}")
+        vector = f.insert(vector, scalar, lane)
     return vector
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hf_tle_int8.backend.ir import I1, I8, IRType, Operand, constant
+from hf_tle_int8.backend.ir import I1, I8, FunctionBuilder, IRType, Operand, constant
 from hf_tle_int8.backend.tensors.index import Index, Lane, Source
 from hf_tle_int8.backend.tensors.memory import row_major, store
 from hf_tle_int8.backend.tensors.shuffles import pick
@@ -70,13 +70,18 @@ class Registers(Tensor):
         copy = row_major(e.f.allocate(kind, 1 << self.bits), kind, self.bits)
         lanes = max(self.vectors[0].type.lanes, 1).bit_length() - 1
         for index, vector in zip(literal_chunks(self.bits, lanes, self.layout), self.vectors, strict=True):
-            store(e, copy.address, index, e.f.cast("zext", vector, I8) if self.element == I1 else vector, None)
+            store(e, copy.address, index, as_stored(e.f, vector), None)
         return as_element(copy, self.element)
 
 
 def stored_type(element: IRType) -> IRType:
     """What elements are in memory: truth values are bytes."""
     return I8 if element == I1 else element
+
+
+def as_stored(f: FunctionBuilder, values: Operand) -> Operand:
+    """Truth values as bytes; other elements as they are."""
+    return f.cast("zext", values, I8) if values.type.scalar == I1 else values
 
 
 def as_element(stored: Tensor, element: IRType) -> Tensor:

@@ -23,7 +23,7 @@ _EXTENT = re.compile(r"(\d+)x")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:0x[0-9A-Fa-f]+|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?![\w.])")
 _WORD = re.compile(r"(?:true|false|unit|dense|array)\b")
-_SYMBOL = re.compile(r"[#@][\w.$]+")
+_SYMBOL = re.compile(r'[#@](?:[\w.$]+|"[^"]*")')
 _KEY = re.compile(r'"[^"]*"|[\w.$]+')
 _ESCAPE = re.compile(r"\\([0-9A-Fa-f]{2}|.)")
 
@@ -92,7 +92,7 @@ def read_attribute(scanner: Scanner) -> Any:
     if (number := scanner.match(_NUMBER)) is not None:
         return _number(number, read_type(scanner) if scanner.accept(":") else IntegerType(64))
     if scanner.at("#") or scanner.at("@"):
-        symbol = scanner.require(_SYMBOL, "a symbol")
+        symbol = scanner.require(_SYMBOL, "a symbol").replace('"', "")
         nested = scanner.text.startswith("<", scanner.position)
         return f"{symbol}<{scanner.balanced()}>" if nested else symbol
     word = scanner.match(_WORD)

@@ -100,6 +100,16 @@ class Operation:
             start += size
         return segments
 
+    @property
+    def callee(self) -> "Operation":
+        """The function that ``tt.call`` names."""
+        module = self
+        while module.parent is not None:
+            assert module.parent.region is not None
+            assert module.parent.region.parent is not None
+            module = module.parent.region.parent
+        return Module(module).functions[self.attributes["callee"].removeprefix("@")]
+
     def walk(self) -> Iterator["Operation"]:
         """This operation and all that are nested in it, in order."""
         yield self

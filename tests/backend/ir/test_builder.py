@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from jit_support import elementwise, run
@@ -10,6 +12,7 @@ from hf_tle_int8.backend.ir import (
     HALF,
     I1,
     I8,
+    I16,
     I32,
     I64,
     PTR,
@@ -137,3 +140,46 @@ def test_compiles_for_every_target(chosen):
     assert adds
     assert all(register in line for line in adds)
     assert code.object_code.startswith(b"\x7fELF")
+
+
+def _moves_bfloat16(module: ModuleBuilder, lanes: int) -> None:
+    """Vectors of bf16 that are shuffled, selected, taken apart, put together and handed from block to block."""
+    f = FunctionBuilder(module, "f", {"x": PTR, "y": PTR})
+    bits = I16.vector(lanes)
+    x = f.reinterpret(f.load(bits, f.parameters["x"]), BFLOAT.vector(lanes))
+    condition = f.compare("sgt", f.load(I32, f.parameters["y"]), constant(I32, 0))
+    yes, end = f.label("yes"), f.label("end")
+    entry = f.current
+    f.branch(condition, yes, end)
+    f.place(yes)
+    f.call_procedure("llvm.prefetch.p0", f.parameters["x"], *(constant(I32, number) for number in (0, 3, 1)))
+    reversed_ = f.shuffle(x, None, range(lanes - 1, -1, -1))
+    changed = f.insert(f.select(condition, reversed_, x), f.extract(x, 1), 0)
+    f.jump(end)
+    f.place(end)
+    phi = f.phi(BFLOAT.vector(lanes))
+    f.add_incoming(phi, x, entry)
+    f.add_incoming(phi, changed, yes)
+    spread = f.splat(f.extract(phi, 0), lanes)
+    result = f.select(f.compare("ne", f.reinterpret(phi, bits), constant(bits, 7)), phi, spread)
+    f.store(f.reinterpret(result, bits), f.parameters["y"])
+    f.return_()
+    f.finish()
+
+
+@pytest.mark.parametrize("chosen", target.TARGETS.values(), ids=lambda chosen: chosen.name)
+@pytest.mark.parametrize("lanes", [4, 16, 64])
+def test_bfloat16_is_moved_without_conversions(chosen, lanes):
+    module = ModuleBuilder()
+    _moves_bfloat16(module, lanes)
+    assembly = codegen.compile_module(chosen, str(module)).assembly
+    assert not re.search(r"__\w+bf|cvt", assembly)
+
+
+def test_bfloat16_from_block_to_block():
+    module = ModuleBuilder()
+    _moves_bfloat16(module, 4)
+    for given, expected in (([1, 0, 0, 0], [8, 9, 8, 5]), ([0, 0, 0, 0], [5, 8, 9, 5])):
+        x, y = np.array([5, 8, 9, 7], np.int16), np.array(given, np.int16)
+        run(str(module), "f", x, y)
+        assert y.tolist() == expected

@@ -211,3 +211,8 @@ class TestErrors:
     def test_says_where(self, text, message):
         with pytest.raises(TTIRSyntaxError, match=message):
             parse(text)
+
+
+def test_symbols_may_be_quoted():
+    (call,) = parse(wrap('"tt.call"() <{callee = @"a.<locals>.f"}> : () -> ()')).operation.regions[0].entry.operations
+    assert call.attributes["callee"] == "@a.<locals>.f"
