@@ -2,18 +2,18 @@
 
 import linecache
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import triton
 import triton.language as tl
 import ttir_support
-from ttir_support import FrontendOptions, stock_module
+from ttir_support import stock_module
 
 from hf_tle_int8.backend import target
 from hf_tle_int8.backend.lowering.elementwise import UnsupportedOperationError
 from hf_tle_int8.backend.lowering.kernel import lower_kernel
+from hf_tle_int8.backend.options import CPUOptions
 from hf_tle_int8.backend.ttir import parse, stock
 
 _MODULE = """"builtin.module"() ({{
@@ -67,12 +67,6 @@ def counts(x, B: tl.constexpr):
 
 
 @triton.jit
-def describes(x, B: tl.constexpr):
-    described = tl.make_tensor_descriptor(x, [B, B], [B, 1], [B, B])  # refused
-    described.store([0, 0], tl.zeros((B, B), tl.float32))
-
-
-@triton.jit
 def assembles(x, B: tl.constexpr):
     v = tl.load(x + tl.arange(0, B))
     v = tl.inline_asm_elementwise("nop", "=r,r", [v], dtype=tl.float32, is_pure=True, pack=1)  # refused
@@ -98,7 +92,6 @@ _REFUSED = {
     prints: "tt.print",
     asserts: "tt.assert",
     counts: "tt.histogram",
-    describes: "tt.make_tensor_descriptor",
     assembles: "tt.elementwise_inline_asm",
     reduces_by_a_loop: "scf.for in tt.reduce",
 }
@@ -106,7 +99,7 @@ _REFUSED = {
 
 @pytest.mark.parametrize("kernel", _REFUSED, ids=lambda kernel: kernel.__name__)
 def test_what_is_not_supported_is_named_with_its_line(kernel, monkeypatch):
-    monkeypatch.setattr(ttir_support, "FrontendOptions", lambda: replace(FrontendOptions(), debug=True))
+    monkeypatch.setattr(ttir_support, "CPUOptions", lambda: CPUOptions(debug=True))
     module = stock_module(kernel, {"x": "*fp32"}, B=16)
     with pytest.raises(UnsupportedOperationError) as refusal:
         lower_kernel(stock.read(module), target.named("neon"))

@@ -7,6 +7,15 @@ from tensor_kernels import KernelCase
 
 
 @triton.jit
+def described(x, rows, columns, o, R: tl.constexpr, B: tl.constexpr):
+    """Triton itself rewrites tensor descriptors to pointers and masks."""
+    source = tl.make_tensor_descriptor(x, [rows, columns], [columns, 1], [R, B])
+    target = tl.make_tensor_descriptor(o, [rows, columns], [columns, 1], [R, B])
+    row = tl.program_id(0) * R
+    target.store([row, 0], source.load([row, 0]) * 2)
+
+
+@triton.jit
 def interleaved(x, o, B: tl.constexpr):
     i = tl.arange(0, B)
     a, b = tl.load(x + i), tl.load(x + B + i)
@@ -145,3 +154,8 @@ for _axis, _rows, _columns, _count in ((0, 4, 8, 16), (1, 4, 8, 2), (0, 64, 32, 
         _inputs = (_x.astype(_type), _where.astype(_index))
         _wanted = (_values + 100 * (_values > 0)).astype(_type)
         CASES.append(KernelCase(gathered_along, _kinds, _size, _inputs, _wanted))
+for _rows, _columns, _tile in ((8, 16, (4, 16)), (7, 13, (4, 16))):
+    _x = np.arange(_rows * _columns, dtype=np.int32).reshape(_rows, _columns)
+    _kinds = {"x": "*i32", "rows": "i32", "columns": "i32", "o": "*i32"}
+    _size = {"R": _tile[0], "B": _tile[1]}
+    CASES.append(KernelCase(described, _kinds, _size, (_x, _rows, _columns), _x * 2, 2))
