@@ -41,6 +41,11 @@ class ModuleBuilder:
         self.add_global(f"{name} = internal constant {values.typed}, align 64")
         return Operand(PTR, name)
 
+    def likely(self) -> str:
+        """The metadata of a branch that nearly always goes to the first of its labels."""
+        self._declarations["!0"] = '!0 = !{!"branch_weights", i32 1000, i32 1}'
+        return "!0"
+
     def add_function(self, text: str) -> None:
         """Add a function; `FunctionBuilder.finish` calls this."""
         self._functions.append(text)
@@ -204,9 +209,10 @@ class FunctionBuilder:
         """Go to ``target``."""
         self.do(f"br label %{target.name}")
 
-    def branch(self, condition: Operand, yes: Label, no: Label) -> None:
-        """Go to ``yes`` or ``no``."""
-        self.do(f"br {condition.typed}, label %{yes.name}, label %{no.name}")
+    def branch(self, condition: Operand, yes: Label, no: Label, likely: bool = False) -> None:
+        """Go to ``yes``, which may be said to be the likely way, or to ``no``."""
+        weights = f", !prof {self.module.likely()}" if likely else ""
+        self.do(f"br {condition.typed}, label %{yes.name}, label %{no.name}{weights}")
 
     def phi(self, kind: IRType) -> Operand:
         """A value that depends on where the current block was entered from; see `add_incoming`."""
@@ -220,6 +226,13 @@ class FunctionBuilder:
         """Say which value ``phi`` has when its block is entered from the end of ``source``."""
         incoming = next(entry[3] for entry in self._phis if entry[2] is phi)
         incoming.append(f"[ {value.text}, %{source.name} ]")
+
+    def join(self, ends: Sequence[tuple[Label, Operand]]) -> Operand:
+        """A phi of the values that the blocks ahead of the current one end with."""
+        phi = self.phi(ends[0][1].type)
+        for end, value in ends:
+            self.add_incoming(phi, value, end)
+        return phi
 
     def return_(self, value: Operand | None = None) -> None:
         """Leave the function, with a value where it returns one."""

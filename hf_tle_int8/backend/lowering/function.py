@@ -28,7 +28,7 @@ class Lowering:
 
     def __init__(self, f: FunctionBuilder, target: Target, grid: Sequence[Operand], handlers: dict[str, Handler]):
         self.f = f
-        self.e = Evaluator(f)
+        self.e = Evaluator(f, target.masked_memory)
         self.target = target
         self.grid = grid
         self._handlers = handlers

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from hf_tle_int8.backend.ir import Operand
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, last_dimension_bits, tensor_bits
 from hf_tle_int8.backend.lowering.types import pointee_type
-from hf_tle_int8.backend.tensors.chunks import fits_registers, for_each_chunk, lane_bits, make_indexable
+from hf_tle_int8.backend.tensors.address import Address
+from hf_tle_int8.backend.tensors.chunks import Chunks, fits_registers, for_each_chunk, lane_bits, make_indexable
 from hf_tle_int8.backend.tensors.index import Index
-from hf_tle_int8.backend.tensors.memory import Address, Loaded, store
-from hf_tle_int8.backend.tensors.stored import literal_chunks
+from hf_tle_int8.backend.tensors.memory import Loaded, store
 from hf_tle_int8.backend.tensors.values import Splat, Tensor
 from hf_tle_int8.backend.ttir import Operation, TensorType, Value
 
@@ -63,17 +63,19 @@ def _store_tensor(lowering: Lowering, pointer: Value, value: Tensor, mask: Tenso
     lanes = lane_bits(lowering.target, value.element, bits)
     e = lowering.e
 
-    def write(index: Index) -> None:
-        store(e, address, index, e.at(value, index), mask)
+    def write(indices: Sequence[Index]) -> None:
+        vectors = [e.at(value, index) for index in indices]
+        for index, vector in zip(indices, vectors, strict=True):
+            store(e, address, index, vector, mask)
 
+    masks = () if mask is None else (mask,)
+    chunks = Chunks([address, value], write, masks)
     with e.scope():
         if fits_registers(lowering.target, value.element, bits):
-            for index in literal_chunks(bits, lanes):
-                write(index)
+            chunks.write(e, (0,) * bits, lanes, bits)
         else:
-            for part in (address, value, *(() if mask is None else (mask,))):
-                make_indexable(e, part)
-            for_each_chunk(e, bits, lanes, last_dimension_bits(pointer), write)
+            make_indexable(e, [address, value, *masks])
+            for_each_chunk(e, bits, lanes, last_dimension_bits(pointer), chunks)
 
 
 MEMORY_OPERATIONS: dict[str, Handler] = {
