@@ -227,13 +227,6 @@ class FunctionBuilder:
         incoming = next(entry[3] for entry in self._phis if entry[2] is phi)
         incoming.append(f"[ {value.text}, %{source.name} ]")
 
-    def join(self, ends: Sequence[tuple[Label, Operand]]) -> Operand:
-        """A phi of the values that the blocks ahead of the current one end with."""
-        phi = self.phi(ends[0][1].type)
-        for end, value in ends:
-            self.add_incoming(phi, value, end)
-        return phi
-
     def return_(self, value: Operand | None = None) -> None:
         """Leave the function, with a value where it returns one."""
         self.do("ret void" if value is None else f"ret {value.typed}")

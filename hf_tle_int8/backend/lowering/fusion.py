@@ -1,4 +1,6 @@
-"""Which tensors of a block are computed where they stand, and which only inside of the one operation that uses them."""
+"""Which tensors of a block are computed where they stand, and which only inside of the operations that use them."""
+
+from dataclasses import dataclass
 
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE
 from hf_tle_int8.backend.ttir import Block, Operation, TensorType, Value
@@ -6,49 +8,105 @@ from hf_tle_int8.backend.ttir import Block, Operation, TensorType, Value
 # Operations whose results are functions of the indices and a few scalars: never worth keeping.
 INDEX_OPERATIONS = frozenset({"tt.make_range", "tt.splat", "arith.constant"})
 VIEWS = frozenset({"tt.expand_dims", "tt.broadcast", "tt.reshape", "tt.trans"})
+_INDEX_ARITHMETIC = frozenset({"arith.addi", "arith.subi", "arith.muli", "arith.cmpi", "arith.andi", "arith.extsi"})
+_REMAINDERS = frozenset({"arith.remsi", "arith.remui"})
 _IN_PLACE = VIEWS | {"tt.addptr"} | set(ELEMENTWISE)
+# Operations that ask for each element of an operand, while nothing is written but what they write themselves.
+_CONSUMERS = frozenset({"tt.store", "tt.reduce", "scf.yield"})
+_WITHOUT_EFFECT = (
+    _IN_PLACE
+    | INDEX_OPERATIONS
+    | {"tt.load", "tt.reduce", "tt.reduce.return", "tt.get_program_id", "tt.get_num_programs"}
+    | {"scf.for", "scf.if", "scf.while", "scf.condition", "scf.yield"}
+)
+
+# Operations that ask for elements, values that are kept, and None for one that must have what is loaded at once.
+_Ends = set[Operation | Value | None]
 
 
-def kept_values(block: Block) -> set[Value]:
+@dataclass(frozen=True)
+class Kept:
+    """What is computed where it is defined.
+
+    Attributes:
+        always: values that are kept.
+        unless_cheap: loaded values that are asked for several times, but may be read again each time.
+    """
+
+    always: set[Value]
+    unless_cheap: set[Value]
+
+
+def kept_values(block: Block) -> Kept:
     """The tensors whose elements are computed and kept where they are defined.
 
-    These are what is loaded, so that loads and stores keep their order, and what more than one operation, or one in
-    a nested region, would compute otherwise. The rest is computed element by element where it is used.
+    These are what more than one operation, or one in a nested region, would compute otherwise, remainders of index
+    arithmetic, and what is loaded where it may be overwritten before it is used. The rest is computed element by
+    element where it is used.
     """
-    ends: dict[Value, set[Operation | Value]] = {}
-    kept: set[Value] = set()
-    cheap = _cheap_values(block)
+    kept = Kept(set(), set())
+    ends: dict[Value, _Ends] = {}
+    cheap, place = _cheap_values(block), {operation: number for number, operation in enumerate(block.operations)}
     for operation in reversed(block.operations):
         for value in operation.results:
-            if not isinstance(value.type, TensorType) or value in cheap:
+            if not isinstance(value.type, TensorType):
                 continue
-            ends[value] = _ends(value, block, ends)
-            if operation.name == "tt.load" or len(ends[value]) > 1:
-                kept.add(value)
+            if value in cheap:
+                if operation.name in _REMAINDERS:
+                    kept.always.add(value)
+                continue
+            found = _ends(value, block, ends)
+            once, waits = len(found - {None}) <= 1, operation.name != "tt.load" or _can_wait(operation, found, place)
+            if once and waits:
+                ends[value] = found
+            elif waits and operation.name == "tt.load":
+                kept.unless_cheap.add(value)
+                ends[value] = found | {value}
+            else:
+                kept.always.add(value)
                 ends[value] = {value}
     return kept
 
 
-def _ends(value: Value, block: Block, ends: dict[Value, set[Operation | Value]]) -> set[Operation | Value]:
+def _ends(value: Value, block: Block, ends: dict[Value, _Ends]) -> _Ends:
     """Where the elements of ``value`` are asked for."""
-    found: set[Operation | Value] = set()
+    found: _Ends = set()
     for use in value.uses:
         if use.parent is not block:
             found |= {use, value}
-        elif use.name in _IN_PLACE and isinstance(use.result.type, TensorType):
+        elif (use.name in _IN_PLACE or use.name == "tt.load") and isinstance(use.result.type, TensorType):
             found |= ends.get(use.result, {use})
+            if use.name == "tt.trans":
+                found.add(None)
         else:
             found.add(use)
+            if use.name == "tt.store" and value is not use.operands[1]:
+                found.add(None)
     return found
+
+
+def _can_wait(load: Operation, ends: _Ends, place: dict[Operation, int]) -> bool:
+    """Whether memory is the same at the ``ends`` as at the load, but for what a store at an end itself writes."""
+    if load.attributes.get("isVolatile"):
+        return False
+    last = place[load]
+    for end in ends:
+        operation = end.defining_op if isinstance(end, Value) else end
+        if operation is None or operation not in place:
+            return False
+        if not isinstance(end, Value) and operation.name not in _CONSUMERS:
+            return False
+        last = max(last, place[operation])
+    between = load.parent.operations[place[load] + 1 : last] if load.parent else ()
+    return all(nested.name in _WITHOUT_EFFECT for operation in between for nested in operation.walk())
 
 
 def _cheap_values(block: Block) -> set[Value]:
     """Index arithmetic, and views and comparisons of it."""
+    indexing = VIEWS | _INDEX_ARITHMETIC | _REMAINDERS | {"tt.addptr"}
     cheap: set[Value] = set()
     for operation in block.operations:
         inputs = [v for v in operation.operands if isinstance(v.type, TensorType)]
-        name = operation.name
-        indexing = name in VIEWS or name in ("tt.addptr", "arith.addi", "arith.subi", "arith.muli", "arith.cmpi")
-        if name in INDEX_OPERATIONS or ((indexing or name == "arith.extsi") and all(v in cheap for v in inputs)):
+        if operation.name in INDEX_OPERATIONS or (operation.name in indexing and all(v in cheap for v in inputs)):
             cheap.update(operation.results)
     return cheap

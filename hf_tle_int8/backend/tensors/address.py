@@ -44,12 +44,21 @@ class Address(Tensor):
 
     def neighbours(self, e: Evaluator, index: Index) -> tuple[Operand, list[int]] | None:
         """The pointer of lane 0 and the distance of each lane to it in elements; None where these are not literals."""
+        distances = self._distances(e, index)
+        return None if distances is None else (e.at(self, index.first_lane), distances.tolist())
+
+    def is_contiguous(self, e: Evaluator, index: Index) -> bool:
+        """Whether each lane is known to be the neighbour of the one before."""
+        distances = self._distances(e, index)
+        return distances is not None and bool(np.all(np.diff(distances) == 1))
+
+    def _distances(self, e: Evaluator, index: Index) -> np.ndarray | None:
         if isinstance(self.base, Tensor) and self.base.varies(index):
             return None
-        distances = np.zeros(index.lanes, np.int64)
+        total = np.zeros(index.lanes, np.int64)
         for offset in self.offsets:
-            literal = offset.distances(e, index)
-            if literal is None:
+            distances = offset.distances(e, index)
+            if distances is None:
                 return None
-            distances += literal
-        return e.at(self, index.first_lane), distances.tolist()
+            total += distances
+        return total

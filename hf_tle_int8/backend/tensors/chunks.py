@@ -54,6 +54,20 @@ class Chunks:
 
     def write(self, e: Evaluator, sources: tuple[Source, ...], lanes: int, high: int) -> None:
         """Write the code for all vectors of ``1 << lanes`` elements whose bits from ``high`` on are ``sources``."""
+
+        def one_by_one() -> None:
+            loop, variable = bit_loop(e.f, lanes, high)
+            middle = (LoopBit(variable, bit) for bit in range(lanes, high))
+            with e.scope():
+                self.body([Index((*map(Lane, range(lanes)), *middle, *sources[high:]), lanes)])
+            loop.close()
+
+        self.write_together(e, sources, lanes, high, one_by_one)
+
+    def write_together(
+        self, e: Evaluator, sources: tuple[Source, ...], lanes: int, high: int, otherwise: Callable[[], object]
+    ) -> None:
+        """Write the code for all these vectors where they are regular, and ``otherwise`` for where they are not."""
         whole = Index((*map(Lane, range(high)), *sources[high:]), high)
         indices = [Index((*i.sources[:high], *sources[high:]), lanes) for i in literal_chunks(high, lanes)]
 
@@ -61,17 +75,11 @@ class Chunks:
             self.body(indices)
             return ()
 
-        def one_by_one() -> Sequence[Operand]:
-            if len(indices) == 1:
-                return together()
-            loop, variable = bit_loop(e.f, lanes, high)
-            middle = tuple(LoopBit(variable, bit) for bit in range(lanes, high))
-            with e.scope():
-                self.body([Index((*map(Lane, range(lanes)), *middle, *sources[high:]), lanes)])
-            loop.close()
+        def apart() -> Sequence[Operand]:
+            otherwise()
             return ()
 
-        versioned(e, self.tensors, self.masks, whole, together, one_by_one)
+        versioned(e, self.tensors, self.masks, whole, together, apart)
 
 
 def bit_loop(f: FunctionBuilder, low: int, high: int) -> tuple[CountedLoop, LoopVariable]:
@@ -138,7 +146,7 @@ def in_memory(e: Evaluator, target: Target, tensor: Tensor, inner: int, pointer:
             store(e, result.address, index, e.at(tensor, index), None)
 
     with e.scope():
-        if isinstance(tensor, Registers) or fits_registers(target, tensor.element, tensor.bits):
+        if isinstance(tensor, Registers) or tensor.bits <= lanes + _UNROLLED_BITS:
             copy(list(literal_chunks(tensor.bits, lanes)))
         else:
             make_indexable(e, [tensor])

@@ -4,13 +4,12 @@ What the first needs is tested by a few scalar instructions for many vectors at 
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from hf_tle_int8.backend.ir import Label, Operand
+from hf_tle_int8.backend.ir import Operand
+from hf_tle_int8.backend.tensors.branches import Body, choose
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.values import Evaluator, Tensor
-
-Body = Callable[[], Sequence[Operand]]
 
 
 def reached(tensors: Iterable[Tensor], index: Index) -> list[tuple[Tensor, Index]]:
@@ -44,19 +43,12 @@ def versioned(
     conditions, regular = _conditions(e, [*((mask, index) for mask in masks), *_assumptions(tensors, index)])
     if not conditions:
         return list(body())
-    f = e.f
-    fast, slow, behind = f.label("regular"), f.label("irregular"), f.label("joined")
-    f.branch(functools.reduce(lambda a, b: f.binary("and", a, b), conditions), fast, slow, likely=True)
-    ends: list[tuple[Label, Sequence[Operand]]] = []
-    versions: tuple[tuple[Label, Body, set[Tensor]], ...] = ((fast, body, regular), (slow, otherwise, set()))
-    for label, write, assumed in versions:
-        f.place(label)
-        with e.scope(assumed):
-            results = write()
-        ends.append((f.current, results))
-        f.jump(behind)
-    f.place(behind)
-    return [f.join([(end, results[number]) for end, results in ends]) for number in range(len(ends[0][1]))]
+
+    def plain() -> Sequence[Operand]:
+        with e.scope(regular):
+            return body()
+
+    return choose(e, functools.reduce(lambda a, b: e.f.binary("and", a, b), conditions), plain, otherwise, likely=True)
 
 
 def _assumptions(tensors: Sequence[Tensor], index: Index) -> list[tuple[Tensor, Index]]:

@@ -1,12 +1,13 @@
 """Loads and stores through tensors of pointers: whole vectors where lanes are neighbours in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hf_tle_int8.backend.casts import NARROW
 from hf_tle_int8.backend.ir import I1, I16, I64, FunctionBuilder, IRType, Operand, constant
 from hf_tle_int8.backend.tensors.address import Address
 from hf_tle_int8.backend.tensors.affine import make_range
+from hf_tle_int8.backend.tensors.branches import choose
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.lane_loops import load_passing_lanes, store_passing_lanes
 from hf_tle_int8.backend.tensors.shuffles import concatenate
@@ -55,18 +56,19 @@ class Loaded(Tensor):
         if self.element in NARROW:
             return e.f.cast("bitcast", self._as_integers().compute(e, index), self.element)
         kind = self.element.vector(index.lanes if index.lane_bits else 0)
-        place = self.address.neighbours(e, index)
         if self.mask is None or e.is_regular(self.mask):
+            place = self.address.neighbours(e, index)
             if place is not None:
                 return _load_lanes(e.f, self.element, *place)
             everything = constant(I1.vector(index.lanes), 1)
             return _gather(e.f, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
         other = Operand(kind, "poison") if self.other is None else e.at(self.other, index)
         if not self.mask.varies(index):
-            return self._all_or_none(e, index, e.at(self.mask, index.first_lane), other)
+            condition = e.at(self.mask, index.first_lane)
+            return choose(e, condition, lambda: [Loaded(self.address).compute(e, index)], lambda: [other])[0]
         mask = e.at(self.mask, index)
-        contiguous = place is not None and place[1] == list(range(index.lanes))
-        pointers = place[0] if place is not None and contiguous else e.at(self.address, index)
+        contiguous = self.address.is_contiguous(e, index)
+        pointers = e.at(self.address, index.first_lane if contiguous else index)
         if not e.masked_memory:
             return load_passing_lanes(e.f, pointers, mask, other)
         if contiguous:
@@ -80,19 +82,6 @@ class Loaded(Tensor):
             return Loaded(address, self.mask)
         other = Elementwise(I16, self.bits, [self.other], lambda f, operands: f.cast("bitcast", operands[0], I16))
         return Loaded(address, self.mask, other)
-
-    def _all_or_none(self, e: Evaluator, index: Index, condition: Operand, other: Operand) -> Operand:
-        f = e.f
-        inside, behind = f.label("load"), f.label("loaded")
-        before = f.current
-        f.branch(condition, inside, behind)
-        f.place(inside)
-        with e.scope():
-            value = Loaded(self.address).compute(e, index)
-        after = f.current
-        f.jump(behind)
-        f.place(behind)
-        return f.join([(before, other), (after, value)])
 
 
 def store(e: Evaluator, address: Address, index: Index, value: Operand, mask: Tensor | None) -> None:
@@ -108,25 +97,27 @@ def store(e: Evaluator, address: Address, index: Index, value: Operand, mask: Te
             everything = constant(I1.vector(index.lanes), 1)
             _scatter(f, value, e.at(address, index), everything)
         return
-    inside, behind = f.label("store"), f.label("stored")
-    varies = mask.varies(index)
-    passing = e.at(mask, index if varies else index.first_lane)
-    some = f.call(f"llvm.vector.reduce.or.{passing.type.mangled}", I1, passing) if varies else passing
-    f.branch(some, inside, behind)
-    f.place(inside)
+    if not mask.varies(index):
+        _store_if(e, e.at(mask, index.first_lane), lambda: store(e, address, index, value, None))
+        return
+    passing = e.at(mask, index)
+    some = f.call(f"llvm.vector.reduce.or.{passing.type.mangled}", I1, passing)
+    _store_if(e, some, lambda: _store_masked(e, address, index, value, passing))
+
+
+def _store_if(e: Evaluator, condition: Operand, write: Callable[[], None]) -> None:
+    inside, behind = e.f.label("store"), e.f.label("stored")
+    e.f.branch(condition, inside, behind)
+    e.f.place(inside)
     with e.scope():
-        if varies:
-            _store_masked(e, address, index, value, passing)
-        else:
-            store(e, address, index, value, None)
-    f.jump(behind)
-    f.place(behind)
+        write()
+    e.f.jump(behind)
+    e.f.place(behind)
 
 
 def _store_masked(e: Evaluator, address: Address, index: Index, value: Operand, mask: Operand) -> None:
-    place = address.neighbours(e, index)
-    contiguous = place is not None and place[1] == list(range(index.lanes))
-    pointers = place[0] if place is not None and contiguous else e.at(address, index)
+    contiguous = address.is_contiguous(e, index)
+    pointers = e.at(address, index.first_lane if contiguous else index)
     if not e.masked_memory:
         store_passing_lanes(e.f, value, pointers, mask)
     elif contiguous:
