@@ -8,13 +8,8 @@ from hf_tle_int8.backend.ir import Operand, constant
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
 
-# Of integer predicates: whether the left side is the smaller one, and which predicate orders the operands.
-_ORDERS = {
-    **dict.fromkeys(("slt", "sle"), (True, "sle")),
-    **dict.fromkeys(("sgt", "sge"), (False, "sle")),
-    **dict.fromkeys(("ult", "ule"), (True, "ule")),
-    **dict.fromkeys(("ugt", "uge"), (False, "ule")),
-}
+_INVERSES = {"slt": "sge", "sle": "sgt", "ult": "uge", "ule": "ugt"}
+_INVERSES |= {inverse: predicate for predicate, inverse in _INVERSES.items()}
 
 
 @dataclass(eq=False)
@@ -23,19 +18,20 @@ class Comparison(Elementwise):
 
     predicate: str
 
-    def regular_if(self, e: Evaluator, index: Index) -> Operand | None:
+    def test(self, e: Evaluator, index: Index, wanted: bool) -> Operand | None:
         """Whether the largest of what must be small is smaller than the smallest of the other side."""
-        if not self.varies(index) or self.predicate not in _ORDERS:
-            return super().regular_if(e, index)
-        ascending, order = _ORDERS[self.predicate]
+        if not self.varies(index) or self.predicate not in _INVERSES:
+            return super().test(e, index, wanted)
         a, b = (_ends(e, operand, index) for operand in self.operands)
         if a is None or b is None:
             return None
-        condition = e.f.compare(self.predicate, a[ascending], b[not ascending])
+        predicate = self.predicate if wanted else _INVERSES[self.predicate]
+        ascending = predicate[1] == "l"
+        condition = e.f.compare(predicate, a[ascending], b[not ascending])
         for low, high in (a, b):
             # Lanes that wrap make the last one the smaller.
             if low != high:
-                condition = e.f.binary("and", condition, e.f.compare(order, low, high))
+                condition = e.f.binary("and", condition, e.f.compare(f"{predicate[0]}le", low, high))
         return condition
 
 
@@ -43,10 +39,12 @@ class Comparison(Elementwise):
 class Conjunction(Elementwise):
     """The bitwise conjunction of integers: of truth values, true where both operands are."""
 
-    def regular_if(self, e: Evaluator, index: Index) -> Operand | None:
-        """Whether both operands are true everywhere."""
-        a, b = (operand.regular_if(e, index) for operand in self.operands)
-        return None if a is None or b is None else e.f.binary("and", a, b)
+    def test(self, e: Evaluator, index: Index, wanted: bool) -> Operand | None:
+        """Whether both operands are true everywhere, or one is false everywhere."""
+        a, b = (operand.test(e, index, wanted) for operand in self.operands)
+        if a is None or b is None:
+            return None if wanted else a or b
+        return e.f.binary("and" if wanted else "or", a, b)
 
 
 @dataclass(eq=False)
@@ -91,11 +89,11 @@ class Remainder(Elementwise):
 
     def distances(self, e: Evaluator, index: Index) -> np.ndarray | None:
         """Those of the dividends, where the remainders are consecutive."""
-        return self.operands[0].distances(e, index) if e.is_regular(self) else super().distances(e, index)
+        return self.operands[0].distances(e, index) if e.assumed(self) else super().distances(e, index)
 
-    def regular_if(self, e: Evaluator, index: Index) -> Operand | None:
+    def test(self, e: Evaluator, index: Index, wanted: bool) -> Operand | None:
         """Whether first and last are as far apart as their dividends: then all have been divided alike."""
-        if not self.varies(index) or self.operands[1].varies(index):
+        if not wanted or not self.varies(index) or self.operands[1].varies(index):
             return None
         distances = self.operands[0].distances(e, index)
         if distances is None:

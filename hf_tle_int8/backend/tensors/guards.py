@@ -1,12 +1,13 @@
 """Code written twice: once for elements whose masks are all true and whose offsets are consecutive, once for others.
 
-What the first needs is tested by a few scalar instructions for many vectors at once; tails take the second.
+What the first needs is tested by a few scalar instructions for many vectors at once; tails take the second. There
+may be a third, for vectors behind the end of what there is, whose masks are all false.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from hf_tle_int8.backend.ir import Operand
+from hf_tle_int8.backend.ir import I1, Operand
 from hf_tle_int8.backend.tensors.branches import Body, choose
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.values import Evaluator, Tensor
@@ -35,29 +36,45 @@ def versioned(
         masks: further tensors that must be true.
         index: a lane for each element that the two ask for.
         body: writes the common case, in which masks are not looked at; gives as many operands as ``otherwise``.
-        otherwise: writes the general case.
+        otherwise: writes the general case, and in loops once more for where all masks are false.
 
     Returns:
         What the one that was run gave.
     """
-    conditions, regular = _conditions(e, [*((mask, index) for mask in masks), *_assumptions(tensors, index)])
+    wanted = [*((mask, index) for mask in masks), *_assumptions(tensors, index)]
+    regular, conditions = _tests(e, wanted, True)
     if not conditions:
         return list(body())
 
-    def plain() -> Sequence[Operand]:
-        with e.scope(regular):
-            return body()
+    def assuming(assumed: Mapping[Tensor, bool], write: Body) -> Body:
+        def under() -> Sequence[Operand]:
+            with e.scope(assumed):
+                return write()
 
-    return choose(e, functools.reduce(lambda a, b: e.f.binary("and", a, b), conditions), plain, otherwise, likely=True)
+        return under
+
+    def rest() -> Sequence[Operand]:
+        absent, tests = _tests(e, [pair for pair in wanted if pair[0].element == I1], False)
+        if index.is_literal or not tests or len(absent) < len({mask for mask, _ in wanted if mask.element == I1}):
+            return otherwise()
+        return choose(e, _all(e, tests), assuming(absent, otherwise), otherwise)
+
+    return choose(e, _all(e, conditions), assuming(regular, body), rest, likely=True)
 
 
 def _assumptions(tensors: Sequence[Tensor], index: Index) -> list[tuple[Tensor, Index]]:
     return [(t.assumption, place) for t, place in reached(tensors, index) if t.assumption is not None]
 
 
-def _conditions(e: Evaluator, wanted: Sequence[tuple[Tensor, Index]]) -> tuple[list[Operand], set[Tensor]]:
-    """Tests for all tensors that have one for each index at which they are asked for, and these tensors."""
-    tests = {pair: pair[0].regular_if(e, pair[1]) for pair in wanted}
+def _tests(
+    e: Evaluator, asked: Sequence[tuple[Tensor, Index]], wanted: bool
+) -> tuple[dict[Tensor, bool], list[Operand]]:
+    """The tensors that have a test at each index that they are asked for, with ``wanted``, and these tests."""
+    tests = {pair: pair[0].test(e, pair[1], wanted) for pair in asked}
     untested = {tensor for (tensor, _), test in tests.items() if test is None}
-    known = {pair[0]: None for pair in tests if pair[0] not in untested}
-    return list(dict.fromkeys(test for (t, _), test in tests.items() if test and t in known)), set(known)
+    known = {tensor: wanted for tensor, _ in asked if tensor not in untested}
+    return known, list(dict.fromkeys(test for (tensor, _), test in tests.items() if test and tensor in known))
+
+
+def _all(e: Evaluator, conditions: Sequence[Operand]) -> Operand:
+    return functools.reduce(lambda a, b: e.f.binary("and", a, b), conditions)

@@ -56,13 +56,16 @@ class Loaded(Tensor):
         if self.element in NARROW:
             return e.f.cast("bitcast", self._as_integers().compute(e, index), self.element)
         kind = self.element.vector(index.lanes if index.lane_bits else 0)
-        if self.mask is None or e.is_regular(self.mask):
+        assumed = True if self.mask is None else e.assumed(self.mask)
+        if assumed:
             place = self.address.neighbours(e, index)
             if place is not None:
                 return _load_lanes(e.f, self.element, *place)
             everything = constant(I1.vector(index.lanes), 1)
             return _gather(e.f, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
         other = Operand(kind, "poison") if self.other is None else e.at(self.other, index)
+        if assumed is False or self.mask is None:
+            return other
         if not self.mask.varies(index):
             condition = e.at(self.mask, index.first_lane)
             return choose(e, condition, lambda: [Loaded(self.address).compute(e, index)], lambda: [other])[0]
@@ -89,7 +92,10 @@ def store(e: Evaluator, address: Address, index: Index, value: Operand, mask: Te
     f = e.f
     if value.type.scalar in NARROW:
         value = f.cast("bitcast", value, I16)
-    if mask is None or e.is_regular(mask):
+    assumed = True if mask is None else e.assumed(mask)
+    if assumed is False:
+        return
+    if mask is None or assumed:
         place = address.neighbours(e, index)
         if place is not None:
             _store_lanes(f, value, *place)

@@ -1,13 +1,13 @@
 """Tensors of a kernel while it is lowered: how each can give the elements that an index asks for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from hf_tle_int8.backend.ir import I1, FunctionBuilder, IRType, Operand
+from hf_tle_int8.backend.ir import I1, FunctionBuilder, IRType, Operand, constant
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.shuffles import expand
 
@@ -43,9 +43,21 @@ class Tensor(ABC):
         """How far each lane is from lane 0, int64 ``[lanes]``, where that is known and lanes do not wrap; else None."""
         return None if self.varies(index) else np.zeros(index.lanes, np.int64)
 
-    def regular_if(self, e: "Evaluator", index: Index) -> Operand | None:
-        """A scalar that is true only where the elements at ``index`` are regular; None for no cheap test."""
-        return e.at(self, index.first_lane) if self.element == I1 and not self.varies(index) else None
+    def test(self, e: "Evaluator", index: Index, wanted: bool) -> Operand | None:
+        """A scalar that is true only where all elements at ``index`` are regular, or else, are false.
+
+        Args:
+            e: where the code goes.
+            index: which elements.
+            wanted: whether to test for regular ones.
+
+        Returns:
+            It, or None where there is no test that is cheaper than a look at each element.
+        """
+        if self.element != I1 or self.varies(index):
+            return None
+        value = e.at(self, index.first_lane)
+        return value if wanted else e.f.binary("xor", value, constant(I1, 1))
 
     @property
     def assumption(self) -> "Tensor | None":
@@ -66,7 +78,7 @@ class Evaluator:
         self.masked_memory = masked_memory
         self._known: list[dict[tuple[Tensor, Index], Operand]] = [{}]
         self._in_memory: list[dict[Tensor, Tensor]] = [{}]
-        self._regular: list[set[Tensor]] = [set()]
+        self._assumed: list[dict[Tensor, bool]] = [{}]
 
     def at(self, tensor: Tensor, index: Index) -> Operand:
         """The elements of ``tensor`` at ``index``."""
@@ -89,26 +101,30 @@ class Evaluator:
         copy = self._in_memory[-1][tensor] = make(self)
         return copy
 
-    def is_regular(self, tensor: Tensor) -> bool:
-        """Whether this code only runs where the elements of ``tensor`` that it asks for are regular."""
-        return any(tensor in scope for scope in self._regular)
+    def assumed(self, tensor: Tensor) -> bool | None:
+        """Whether this code only runs where the elements of ``tensor`` that it asks for are regular, or are false.
+
+        Returns:
+            True, False or, where neither is known, None.
+        """
+        return next((scope[tensor] for scope in reversed(self._assumed) if tensor in scope), None)
 
     @contextmanager
-    def scope(self, regular: Iterable[Tensor] = ()) -> Iterator[None]:
+    def scope(self, assumed: Mapping[Tensor, bool] | None = None) -> Iterator[None]:
         """Around code that may not be run, or be run again: what it computes is forgotten behind it.
 
         Args:
-            regular: tensors whose elements are regular wherever that code asks for them.
+            assumed: see the method of this name.
         """
         self._known.append({})
         self._in_memory.append({})
-        self._regular.append(set(regular))
+        self._assumed.append(dict(assumed or {}))
         try:
             yield
         finally:
             self._known.pop()
             self._in_memory.pop()
-            self._regular.pop()
+            self._assumed.pop()
 
 
 @dataclass(eq=False)
@@ -193,6 +209,6 @@ class View(Tensor):
         found = self.source.distances(e, inner)
         return found if found is None or lanes is None else found[lanes]
 
-    def regular_if(self, e: Evaluator, index: Index) -> Operand | None:
-        """The source's test."""
-        return self.source.regular_if(e, index.mapped(self.source_bits)[0])
+    def test(self, e: Evaluator, index: Index, wanted: bool) -> Operand | None:
+        """The source's."""
+        return self.source.test(e, index.mapped(self.source_bits)[0], wanted)
