@@ -1,0 +1,53 @@
+"""Running the cases of `tensor_kernels` and its like: on the host, and under emulation."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from arm_emulation import CPU_OF_TARGET, ArmProcess, link, require_emulator
+from openmp_stubs import STUBS
+from tensor_kernels import KernelCase
+
+from hf_tle_int8.backend import codegen
+from hf_tle_int8.backend.loader import LoadedObject
+from hf_tle_int8.backend.openmp import runtime_symbols
+from hf_tle_int8.backend.target import Target, named
+
+_objects: dict[tuple, tuple[str, bytes]] = {}
+
+
+def compiled(case: KernelCase, chosen: Target) -> tuple[str, bytes]:
+    """The name of the case's entry point, different for each kernel, and the object; compiled once."""
+    key = (case.kernel, *case.signature.items(), *case.constexprs.items(), chosen.name)
+    if key not in _objects:
+        kernel, name = case.lowered(chosen), f"case{len(_objects)}"
+        body = kernel.body.replace(f"@{kernel.name}_", f"@{name}_")
+        _objects[key] = f"{name}_launch", codegen.compile_module(chosen, body).object_code
+    return _objects[key]
+
+
+def on_host(case: KernelCase, chosen: Target) -> Callable[..., None]:
+    """The kernel as a function of arrays and integers."""
+    symbol, code = compiled(case, chosen)
+    loaded = LoadedObject(code, chosen, [symbol], runtime_symbols())
+
+    def call(*arguments: "np.ndarray | int") -> None:
+        pointers = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        kinds = [ctypes.c_void_p if isinstance(a, np.ndarray) else ctypes.c_int32 for a in arguments]
+        ctypes.CFUNCTYPE(None, *kinds)(loaded.addresses[symbol])(*pointers)
+
+    return call
+
+
+def check_on_arm(cases: Sequence[KernelCase], name: str, folder: Path) -> None:
+    """Check all cases in one emulated process, on the CPU for the target ``name``."""
+    require_emulator()
+    chosen = named(name)
+    objects = dict(compiled(case, chosen) for case in cases)
+    stubs = codegen.compile_module(chosen, STUBS).object_code
+    program = link([stubs, *objects.values()], list(objects), folder)
+    with ArmProcess(program, list(objects), CPU_OF_TARGET[name]) as arm:
+        for case in cases:
+            entry = compiled(case, chosen)[0]
+            case.check(lambda *arguments, entry=entry: arm.call(entry, *arguments))
