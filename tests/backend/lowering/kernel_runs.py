@@ -28,14 +28,16 @@ def compiled(case: KernelCase, chosen: Target) -> tuple[str, bytes]:
 
 
 def on_host(case: KernelCase, chosen: Target) -> Callable[..., None]:
-    """The kernel as a function of arrays and integers."""
+    """The kernel as a function of arrays, pointers and integers."""
     symbol, code = compiled(case, chosen)
     loaded = LoadedObject(code, chosen, [symbol], runtime_symbols())
+    pointers = [kind.startswith("*") for kind in case.signature.values()]
+    kinds = [ctypes.c_void_p if pointer else ctypes.c_int32 for pointer in pointers]
+    function = ctypes.CFUNCTYPE(None, *kinds, *[ctypes.c_int32] * 4)(loaded.addresses[symbol])
 
     def call(*arguments: "np.ndarray | int") -> None:
-        pointers = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
-        kinds = [ctypes.c_void_p if isinstance(a, np.ndarray) else ctypes.c_int32 for a in arguments]
-        ctypes.CFUNCTYPE(None, *kinds)(loaded.addresses[symbol])(*pointers)
+        assert loaded.addresses
+        function(*[a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments])
 
     return call
 

@@ -1,3 +1,9 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from arm_emulation import CPU_OF_TARGET
 from kernel_runs import check_on_arm, on_host
@@ -14,3 +20,21 @@ def test_on_the_host(case):
 @pytest.mark.parametrize("name", CPU_OF_TARGET)
 def test_on_arm(name, tmp_path):
     check_on_arm(CASES, name, tmp_path)
+
+
+def guarded(excess):
+    here = Path(__file__).parent
+    paths = [str(folder) for folder in (here, here.parent, here.parent.parent, here.parents[2])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, str(here / "guard_pages.py"), str(excess)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def test_nothing_outside_of_the_mask_is_touched():
+    found = guarded(0)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) == 4768
+
+
+def test_one_element_more_is_noticed():
+    assert guarded(1).returncode == -signal.SIGSEGV
