@@ -30,7 +30,7 @@ class Kept:
 
     Attributes:
         always: values that are kept.
-        unless_cheap: loaded values that are asked for several times, but may be read again each time.
+        unless_cheap: loaded values that are asked for several times or reduced, but may be read again each time.
     """
 
     always: set[Value]
@@ -56,8 +56,10 @@ def kept_values(block: Block) -> Kept:
                     kept.always.add(value)
                 continue
             found = _ends(value, block, ends)
+            # A reduction has no order to choose: it is given copies of what is not contiguous.
+            reduced = any(isinstance(end, Operation) and end.name == "tt.reduce" for end in found)
             once, waits = len(found - {None}) <= 1, operation.name != "tt.load" or _can_wait(operation, found, place)
-            if once and waits:
+            if once and waits and not (reduced and operation.name == "tt.load"):
                 ends[value] = found
             elif waits and operation.name == "tt.load":
                 kept.unless_cheap.add(value)

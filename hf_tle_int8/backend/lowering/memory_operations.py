@@ -18,6 +18,7 @@ from hf_tle_int8.backend.tensors.chunks import (
 )
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.memory import Loaded, store
+from hf_tle_int8.backend.tensors.orders import Order, order_for
 from hf_tle_int8.backend.tensors.values import Splat, Tensor
 from hf_tle_int8.backend.ttir import Operation, TensorType, Value
 
@@ -80,8 +81,8 @@ class _Store:
         """Write the code, which loads what is to be stored as it goes where that gives the same."""
         if fits_registers(self.lowering.target, self.value.element, self.bits):
             with self.e.scope():
-                chunks, sources = self._chunks(self.value), (0,) * self.bits
-                chunks.write_together(self.e, sources, self.lanes, self.bits, self._staged)
+                order = Order(range(self.bits), self.lanes, self.bits, self.bits)
+                self._chunks(self.value).write_together(self.e, order, (), self._staged)
             return
         condition = may_interleave(self.e, self.address, self.value)
         if condition is True:
@@ -99,7 +100,8 @@ class _Store:
         chunks = self._chunks(value)
         with self.e.scope():
             make_indexable(self.e, [*chunks.tensors, *chunks.masks])
-            for_each_chunk(self.e, self.bits, self.lanes, self.inner, chunks)
+            order = order_for(self.e, [value], self.address, self.bits, self.lanes, self.inner)
+            for_each_chunk(self.e, order, chunks)
         return ()
 
     def _chunks(self, value: Tensor) -> Chunks:

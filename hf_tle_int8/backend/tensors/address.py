@@ -44,15 +44,16 @@ class Address(Tensor):
 
     def neighbours(self, e: Evaluator, index: Index) -> tuple[Operand, list[int]] | None:
         """The pointer of lane 0 and the distance of each lane to it in elements; None where these are not literals."""
-        distances = self._distances(e, index)
+        distances = self.distances(e, index)
         return None if distances is None else (e.at(self, index.first_lane), distances.tolist())
 
     def is_contiguous(self, e: Evaluator, index: Index) -> bool:
         """Whether each lane is known to be the neighbour of the one before."""
-        distances = self._distances(e, index)
+        distances = self.distances(e, index)
         return distances is not None and bool(np.all(np.diff(distances) == 1))
 
-    def _distances(self, e: Evaluator, index: Index) -> np.ndarray | None:
+    def distances(self, e: Evaluator, index: Index) -> np.ndarray | None:
+        """How many elements each lane is behind lane 0, int64 ``[lanes]``; None where that is not known."""
         if isinstance(self.base, Tensor) and self.base.varies(index):
             return None
         total = np.zeros(index.lanes, np.int64)

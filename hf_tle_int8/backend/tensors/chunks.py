@@ -8,11 +8,9 @@ from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.tensors.guards import versioned
 from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source
 from hf_tle_int8.backend.tensors.memory import row_major, store
+from hf_tle_int8.backend.tensors.orders import Order, order_for, row_major_order
 from hf_tle_int8.backend.tensors.stored import Registers, as_element, literal_chunks
 from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
-
-# Vectors that one iteration of a loop computes, as a power of two: independent work for the CPU.
-_UNROLLED_BITS = 2
 
 
 def lane_bits(target: Target, element: IRType, bits: int) -> int:
@@ -52,24 +50,25 @@ class Chunks:
     body: Callable[[Sequence[Index]], None]
     masks: Sequence[Tensor] = ()
 
-    def write(self, e: Evaluator, sources: tuple[Source, ...], lanes: int, high: int) -> None:
-        """Write the code for all vectors of ``1 << lanes`` elements whose bits from ``high`` on are ``sources``."""
+    def write(self, e: Evaluator, order: Order, outer: Sequence[Source]) -> None:
+        """Write the code for vectors that are computed together; ``outer`` are the sources of the bits of the loops."""
 
         def one_by_one() -> None:
-            loop, variable = bit_loop(e.f, lanes, high)
-            middle = (LoopBit(variable, bit) for bit in range(lanes, high))
+            loop, variable = bit_loop(e.f, order.lanes, order.together)
+            middle = (LoopBit(variable, bit) for bit in range(order.lanes, order.together))
             with e.scope():
-                self.body([Index((*map(Lane, range(lanes)), *middle, *sources[high:]), lanes)])
+                self.body([order.index((*map(Lane, range(order.lanes)), *middle, *outer), order.lanes)])
             loop.close()
 
-        self.write_together(e, sources, lanes, high, one_by_one)
+        self.write_together(e, order, outer, one_by_one)
 
     def write_together(
-        self, e: Evaluator, sources: tuple[Source, ...], lanes: int, high: int, otherwise: Callable[[], object]
+        self, e: Evaluator, order: Order, outer: Sequence[Source], otherwise: Callable[[], object]
     ) -> None:
-        """Write the code for all these vectors where they are regular, and ``otherwise`` for where they are not."""
-        whole = Index((*map(Lane, range(high)), *sources[high:]), high)
-        indices = [Index((*i.sources[:high], *sources[high:]), lanes) for i in literal_chunks(high, lanes)]
+        """As `write`, with ``otherwise`` for where they are not regular."""
+        whole = order.index((*map(Lane, range(order.together)), *outer), order.together)
+        vectors = literal_chunks(order.together, order.lanes)
+        indices = [order.index((*vector.sources, *outer), order.lanes) for vector in vectors]
 
         def together() -> Sequence[Operand]:
             self.body(indices)
@@ -88,32 +87,23 @@ def bit_loop(f: FunctionBuilder, low: int, high: int) -> tuple[CountedLoop, Loop
     return loop, LoopVariable(loop.index, (1 << high) - (1 << low))
 
 
-def for_each_chunk(e: Evaluator, bits: int, lanes: int, inner: int, chunks: Chunks) -> None:
-    """Write loops over all vectors, row-major.
+def for_each_chunk(e: Evaluator, order: Order, chunks: Chunks) -> None:
+    """Write loops over all vectors."""
+    bits = len(order.bits)
 
-    Args:
-        e: where the code goes.
-        bits: log2 of the number of elements.
-        lanes: log2 of those of a vector.
-        inner: bits of the last dimension, which has a loop of its own.
-        chunks: what to write in them.
-    """
-    unrolled = min(lanes + _UNROLLED_BITS, bits)
-    split = min(max(inner, unrolled), bits)
-
-    def run(sources: tuple[Source, ...], low: int, high: int, nested: Callable[[tuple[Source, ...]], None]) -> None:
+    def run(low: int, high: int, outer: Sequence[Source], nested: Callable[[Sequence[Source]], None]) -> None:
         if low == high:
-            nested(sources)
+            nested(outer)
             return
         loop, variable = bit_loop(e.f, low, high)
         with e.scope():
-            nested(tuple(LoopBit(variable, bit) if low <= bit < high else s for bit, s in enumerate(sources)))
+            nested([*(LoopBit(variable, bit) for bit in range(low, high)), *outer])
         loop.close()
 
-    def innermost(sources: tuple[Source, ...]) -> None:
-        chunks.write(e, sources, lanes, unrolled)
+    def inner(outer: Sequence[Source]) -> None:
+        run(order.together, order.split, outer, lambda sources: chunks.write(e, order, sources))
 
-    run((0,) * bits, split, bits, lambda sources: run(sources, unrolled, split, innermost))
+    run(order.split, bits, (), inner)
 
 
 def in_registers(e: Evaluator, target: Target, tensor: Tensor) -> Registers:
@@ -145,10 +135,11 @@ def in_memory(e: Evaluator, target: Target, tensor: Tensor, inner: int, pointer:
         for index in indices:
             store(e, result.address, index, e.at(tensor, index), None)
 
+    order = row_major_order(tensor.bits, lanes, inner)
     with e.scope():
-        if isinstance(tensor, Registers) or tensor.bits <= lanes + _UNROLLED_BITS:
+        if isinstance(tensor, Registers) or order.together == tensor.bits:
             copy(list(literal_chunks(tensor.bits, lanes)))
         else:
             make_indexable(e, [tensor])
-            for_each_chunk(e, tensor.bits, lanes, inner, Chunks([tensor], copy))
+            for_each_chunk(e, order_for(e, [tensor], None, tensor.bits, lanes, inner), Chunks([tensor], copy))
     return result

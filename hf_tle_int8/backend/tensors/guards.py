@@ -41,12 +41,12 @@ def versioned(
     Returns:
         What the one that was run gave.
     """
-    wanted = [*((mask, index) for mask in masks), *_assumptions(tensors, index)]
+    wanted = [*((mask, index) for mask in masks), *assumptions(tensors, index)]
     regular, conditions = _tests(e, wanted, True)
     if not conditions:
         return list(body())
 
-    def assuming(assumed: Mapping[Tensor, bool], write: Body) -> Body:
+    def assuming(assumed: Mapping[tuple[Tensor, Index], bool], write: Body) -> Body:
         def under() -> Sequence[Operand]:
             with e.scope(assumed):
                 return write()
@@ -55,25 +55,26 @@ def versioned(
 
     def rest() -> Sequence[Operand]:
         absent, tests = _tests(e, [pair for pair in wanted if pair[0].element == I1], False)
-        if index.is_literal or not tests or len(absent) < len({mask for mask, _ in wanted if mask.element == I1}):
+        if index.is_literal or not tests or len(absent) < sum(mask.element == I1 for mask, _ in dict.fromkeys(wanted)):
             return otherwise()
         return choose(e, _all(e, tests), assuming(absent, otherwise), otherwise)
 
     return choose(e, _all(e, conditions), assuming(regular, body), rest, likely=True)
 
 
-def _assumptions(tensors: Sequence[Tensor], index: Index) -> list[tuple[Tensor, Index]]:
+def assumptions(tensors: Sequence[Tensor], index: Index) -> list[tuple[Tensor, Index]]:
+    """What must be regular, and where, for the elements of ``tensors`` at ``index`` to be read as plain vectors."""
     return [(t.assumption, place) for t, place in reached(tensors, index) if t.assumption is not None]
 
 
 def _tests(
     e: Evaluator, asked: Sequence[tuple[Tensor, Index]], wanted: bool
-) -> tuple[dict[Tensor, bool], list[Operand]]:
-    """The tensors that have a test at each index that they are asked for, with ``wanted``, and these tests."""
+) -> tuple[dict[tuple[Tensor, Index], bool], list[Operand]]:
+    """Those tensors that have a test at each index that they are asked for, with ``wanted``, and these tests."""
     tests = {pair: pair[0].test(e, pair[1], wanted) for pair in asked}
     untested = {tensor for (tensor, _), test in tests.items() if test is None}
-    known = {tensor: wanted for tensor, _ in asked if tensor not in untested}
-    return known, list(dict.fromkeys(test for (tensor, _), test in tests.items() if test and tensor in known))
+    known = {pair: test for pair, test in tests.items() if test is not None and pair[0] not in untested}
+    return dict.fromkeys(known, wanted), list(dict.fromkeys(known.values()))
 
 
 def _all(e: Evaluator, conditions: Sequence[Operand]) -> Operand:

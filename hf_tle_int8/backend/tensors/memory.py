@@ -1,5 +1,6 @@
 """Loads and stores through tensors of pointers: whole vectors where lanes are neighbours in memory."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from hf_tle_int8.backend.tensors.branches import choose
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.lane_loops import load_passing_lanes, store_passing_lanes
 from hf_tle_int8.backend.tensors.shuffles import concatenate
+from hf_tle_int8.backend.tensors.tiles import read_tile
 from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
 
 
@@ -54,15 +56,11 @@ class Loaded(Tensor):
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``, loaded."""
         if self.element in NARROW:
-            return e.f.cast("bitcast", self._as_integers().compute(e, index), self.element)
+            return e.f.cast("bitcast", self._as_integers.compute(e, index), self.element)
         kind = self.element.vector(index.lanes if index.lane_bits else 0)
         assumed = True if self.mask is None else e.assumed(self.mask)
         if assumed:
-            place = self.address.neighbours(e, index)
-            if place is not None:
-                return _load_lanes(e.f, self.element, *place)
-            everything = constant(I1.vector(index.lanes), 1)
-            return _gather(e.f, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
+            return self._plain(e, index, kind)
         other = Operand(kind, "poison") if self.other is None else e.at(self.other, index)
         if assumed is False or self.mask is None:
             return other
@@ -78,6 +76,17 @@ class Loaded(Tensor):
             return e.f.call(f"llvm.masked.load.{kind.mangled}.p0", kind, pointers, mask, other)
         return _gather(e.f, kind, pointers, mask, other)
 
+    def _plain(self, e: Evaluator, index: Index, kind: IRType) -> Operand:
+        tile = read_tile(e, self, self.address, index)
+        if tile is not None:
+            return tile
+        place = self.address.neighbours(e, index)
+        if place is not None:
+            return _load_lanes(e.f, self.element, *place)
+        everything = constant(I1.vector(index.lanes), 1)
+        return _gather(e.f, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
+
+    @functools.cached_property
     def _as_integers(self) -> "Loaded":
         """16-bit floats as integers: where a CPU lacks them, LLVM would move them through calls that round."""
         address = Address(self.address.base, self.address.offsets, I16, self.bits)

@@ -78,7 +78,7 @@ class Evaluator:
         self.masked_memory = masked_memory
         self._known: list[dict[tuple[Tensor, Index], Operand]] = [{}]
         self._in_memory: list[dict[Tensor, Tensor]] = [{}]
-        self._assumed: list[dict[Tensor, bool]] = [{}]
+        self._assumed: list[Mapping[tuple[Tensor, Index], bool]] = [{}]
 
     def at(self, tensor: Tensor, index: Index) -> Operand:
         """The elements of ``tensor`` at ``index``."""
@@ -101,24 +101,33 @@ class Evaluator:
         copy = self._in_memory[-1][tensor] = make(self)
         return copy
 
+    def remember(self, tensor: Tensor, index: Index, value: Operand) -> None:
+        """Say what `at` gives for elements that have been computed beside others."""
+        self._known[-1][tensor, index] = value
+
     def assumed(self, tensor: Tensor) -> bool | None:
         """Whether this code only runs where the elements of ``tensor`` that it asks for are regular, or are false.
 
         Returns:
             True, False or, where neither is known, None.
         """
-        return next((scope[tensor] for scope in reversed(self._assumed) if tensor in scope), None)
+        return next((value for scope in self._assumed for (other, _), value in scope.items() if other is tensor), None)
+
+    def is_regular(self, tensor: Tensor, index: Index) -> bool:
+        """Whether the elements of ``tensor`` at ``index`` are assumed to be regular, even if nothing asks for them."""
+        pairs = (pair for scope in self._assumed for pair, value in scope.items() if value)
+        return any(other is tensor and whole.covers(index) for other, whole in pairs)
 
     @contextmanager
-    def scope(self, assumed: Mapping[Tensor, bool] | None = None) -> Iterator[None]:
+    def scope(self, assumed: Mapping[tuple[Tensor, Index], bool] | None = None) -> Iterator[None]:
         """Around code that may not be run, or be run again: what it computes is forgotten behind it.
 
         Args:
-            assumed: see the method of this name.
+            assumed: whether the elements of tensors at some indices are regular (or false) wherever that code is run.
         """
         self._known.append({})
         self._in_memory.append({})
-        self._assumed.append(dict(assumed or {}))
+        self._assumed.append(assumed or {})
         try:
             yield
         finally:

@@ -116,6 +116,19 @@ def upright(x, stride, o, K: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
+def upright_inside(x, rows, columns, o, K: tl.constexpr, N: tl.constexpr):
+    k, n = tl.arange(0, K)[None, :], tl.arange(0, N)[:, None]
+    v = tl.load(x + k * columns + n, mask=(k < rows) & (n < columns), other=5)
+    tl.store(o + n * K + k, v + 1)
+
+
+@triton.jit
+def stored_upright(x, stride, o, R: tl.constexpr, C: tl.constexpr):
+    i, j = tl.arange(0, R)[:, None], tl.arange(0, C)[None, :]
+    tl.store(o + j * stride + i, tl.load(x + i * C + j))
+
+
+@triton.jit
 def picked(x, flags, o, B: tl.constexpr):
     i = tl.arange(0, B)
     tl.store(o + i, tl.load(x + i, mask=tl.load(flags + i) > 0, other=9), mask=i % 3 > 0)
@@ -198,6 +211,17 @@ for _k, _n in ((4, 4), (8, 8), (16, 64), (128, 8), (2, 1024), (1, 8)):
         _kinds = {"x": _name, "stride": "i32", "o": _name}
         _wanted = np.ascontiguousarray(_x[:, :_n].T + _kind(1))
         CASES.append(KernelCase(upright, _kinds, {"K": _k, "N": _n}, (_x, _n + 5), _wanted))
+for _k, _n in ((8, 8), (64, 64), (16, 256)):
+    for _rows, _columns in ((_k, _n), (_k - 3, _n - 1), (1, 5)):
+        for _name, _kind in (("i32", np.int32), ("fp16", np.float16)):
+            _x = _integers(_rows, _columns).astype(_kind)
+            _wanted = np.full((_n, _k), 6, _kind)
+            _wanted[:_columns, :_rows] = _x.T + _kind(1)
+            _kinds = {"x": f"*{_name}", "rows": "i32", "columns": "i32", "o": f"*{_name}"}
+            CASES.append(KernelCase(upright_inside, _kinds, {"K": _k, "N": _n}, (_x, _rows, _columns), _wanted))
+    _x = _integers(_k, _n)
+    _kinds, _wanted = {"x": "*i32", "stride": "i32", "o": "*i32"}, np.ascontiguousarray(_x.T)
+    CASES.append(KernelCase(stored_upright, _kinds, {"R": _k, "C": _n}, (_x, _k), _wanted))
 for _block in (4, 16, 64):
     _x = _integers(_block, _block)
     CASES.append(KernelCase(transposed_in_place, _XO, {"B": _block}, (_x,), np.ascontiguousarray(_x.T)))

@@ -57,6 +57,6 @@ def test_remainders_are_consecutive_where_that_is_assumed():
     remainder = Remainder(I32, 3, [i, Splat(N, 3)], emit)
     assert remainder.distances(e, WHOLE) is None
     assert remainder.test(e, WHOLE, True).type == ir.I1
-    with e.scope({remainder: True}):
+    with e.scope({(remainder, WHOLE): True}):
         assert remainder.distances(e, WHOLE).tolist() == list(range(8))
     assert remainder.distances(e, WHOLE) is None
