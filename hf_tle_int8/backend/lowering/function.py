@@ -12,7 +12,7 @@ from hf_tle_int8.backend.tensors.chunks import fits_registers, in_memory, in_reg
 from hf_tle_int8.backend.tensors.index import bits_of
 from hf_tle_int8.backend.tensors.memory import Loaded
 from hf_tle_int8.backend.tensors.stored import Registers, literal_chunks
-from hf_tle_int8.backend.tensors.values import Evaluator, Tensor
+from hf_tle_int8.backend.tensors.values import Evaluator, Splat, Tensor
 from hf_tle_int8.backend.ttir import Block, Operation, TensorType, Value
 
 Lowered = Operand | Tensor
@@ -78,7 +78,7 @@ class Lowering:
 
     def keep(self, value: Value, result: Lowered) -> Lowered:
         """A tensor with its elements computed: in registers, or in memory where there are too many for that."""
-        if isinstance(result, Operand | Registers):
+        if isinstance(result, Operand | Registers | Splat):
             return result
         if isinstance(result, Remainder):
             return replace(result, kept=self._elements(value, replace(result)))

@@ -8,7 +8,9 @@ from hf_tle_int8.backend.ttir import Block, Operation, TensorType, Value
 # Operations whose results are functions of the indices and a few scalars: never worth keeping.
 INDEX_OPERATIONS = frozenset({"tt.make_range", "tt.splat", "arith.constant"})
 VIEWS = frozenset({"tt.expand_dims", "tt.broadcast", "tt.reshape", "tt.trans"})
-_INDEX_ARITHMETIC = frozenset({"arith.addi", "arith.subi", "arith.muli", "arith.cmpi", "arith.andi", "arith.extsi"})
+_INDEX_ARITHMETIC = frozenset(
+    f"arith.{name}" for name in ("addi", "subi", "muli", "cmpi", "andi", "extsi", "extui")
+)  # fmt: skip
 _REMAINDERS = frozenset({"arith.remsi", "arith.remui"})
 _IN_PLACE = VIEWS | {"tt.addptr"} | set(ELEMENTWISE)
 # Operations that ask for each element of an operand, while nothing is written but what they write themselves.
@@ -105,7 +107,7 @@ def _can_wait(load: Operation, ends: _Ends, place: dict[Operation, int]) -> bool
 
 def _cheap_values(block: Block) -> set[Value]:
     """Index arithmetic, and views and comparisons of it."""
-    indexing = VIEWS | _INDEX_ARITHMETIC | _REMAINDERS | {"tt.addptr"}
+    indexing = VIEWS | _INDEX_ARITHMETIC | _REMAINDERS | {"tt.addptr", "tt.bitcast"}
     cheap: set[Value] = set()
     for operation in block.operations:
         inputs = [v for v in operation.operands if isinstance(v.type, TensorType)]

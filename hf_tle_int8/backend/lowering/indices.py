@@ -12,6 +12,7 @@ _KINDS: dict[str, type[Elementwise]] = {
     "arith.addi": Sum,
     "arith.andi": Conjunction,
     "arith.extsi": Extension,
+    "arith.extui": Extension,
     "arith.remsi": Remainder,
     "arith.remui": Remainder,
 }

@@ -1,9 +1,11 @@
 """Pointer arithmetic, loads and stores."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hf_tle_int8.backend.ir import Operand
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, last_dimension_bits
+from hf_tle_int8.backend.lowering.tensor_operations import TENSOR_OPERATIONS
 from hf_tle_int8.backend.lowering.types import pointee_type
 from hf_tle_int8.backend.tensors.address import Address
 from hf_tle_int8.backend.tensors.aliasing import may_interleave
@@ -37,6 +39,16 @@ def _add_pointer(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
         base = lowering.f.offset(address.base, count.scalar, address.pointee)
         return [Address(base, address.offsets, address.pointee, address.bits)]
     return [Address(address.base, (*address.offsets, count), address.pointee, address.bits)]
+
+
+def _bitcast(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
+    """Pointers to elements of another type of the same size, as to the bytes of truth values, stay neighbours."""
+    source = lowering.lowered(operation.operands[0])
+    if isinstance(source, Address) and isinstance(operation.result.type, TensorType):
+        pointee = pointee_type(operation.result.type)
+        if max(pointee.bits, 8) == max(source.pointee.bits, 8):
+            return [replace(source, pointee=pointee)]
+    return TENSOR_OPERATIONS["tt.bitcast"](lowering, operation)
 
 
 def _scalar_address(lowering: Lowering, pointer: Value) -> Address:
@@ -115,6 +127,7 @@ class _Store:
 
 MEMORY_OPERATIONS: dict[str, Handler] = {
     "tt.addptr": _add_pointer,
+    "tt.bitcast": _bitcast,
     "tt.load": _load,
     "tt.store": _store,
 }

@@ -61,7 +61,7 @@ class Sum(Elementwise):
 
 @dataclass(eq=False)
 class Extension(Elementwise):
-    """Integers extended by sign."""
+    """Wider integers of the same values."""
 
     def distances(self, e: Evaluator, index: Index) -> np.ndarray | None:
         """Those of the narrow integers."""

@@ -113,10 +113,13 @@ def in_registers(e: Evaluator, target: Target, tensor: Tensor) -> Registers:
     lanes = lane_bits(target, tensor.element, tensor.bits)
     whole = Index(tuple(map(Lane, range(tensor.bits))), tensor.bits)
 
-    def vectors() -> Sequence[Operand]:
-        return [e.at(tensor, index) for index in literal_chunks(tensor.bits, lanes)]
+    def vectors(source: Tensor = tensor) -> Sequence[Operand]:
+        return [e.at(source, index) for index in literal_chunks(tensor.bits, lanes)]
 
-    return Registers(versioned(e, [tensor], (), whole, vectors, vectors), range(tensor.bits))
+    def by_memory() -> Sequence[Operand]:
+        return vectors(in_memory(e, target, tensor, tensor.bits))
+
+    return Registers(versioned(e, [tensor], (), whole, vectors, by_memory), range(tensor.bits))
 
 
 def in_memory(e: Evaluator, target: Target, tensor: Tensor, inner: int, pointer: Operand | None = None) -> Tensor:

@@ -129,6 +129,12 @@ def stored_upright(x, stride, o, R: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
+def flipped(x, n, o, B: tl.constexpr):
+    i = tl.arange(0, B)
+    tl.store(o + i, tl.load(x + i, mask=i < n) == 0, mask=i < n)
+
+
+@triton.jit
 def picked(x, flags, o, B: tl.constexpr):
     i = tl.arange(0, B)
     tl.store(o + i, tl.load(x + i, mask=tl.load(flags + i) > 0, other=9), mask=i % 3 > 0)
@@ -188,6 +194,10 @@ for _block in (16, 512, 1024):
     _wanted = np.where(np.arange(_block) % 3 > 0, np.where(_flags > 0, _x, 9), poisoned(_block, np.int32))
     _kinds = {"x": "*i32", "flags": "*i32", "o": "*i32"}
     CASES.append(KernelCase(picked, _kinds, {"B": _block}, (_x, _flags), _wanted.astype(np.int32)))
+    _wanted = np.concatenate([_x[: _block - 3] < 0, poisoned(3, np.int8).view(bool)])
+    CASES.append(
+        KernelCase(flipped, {"x": "*i1", "n": "i32", "o": "*i1"}, {"B": _block}, (_x >= 0, _block - 3), _wanted)
+    )
     _kinds = {"x": "*i32", "n": "i32", "o": "*i32"}
     _wanted = np.concatenate([_x[: _block - 3], poisoned(_block + 3, np.int32)])
     CASES.append(KernelCase(far_apart, _kinds, {"B": _block}, (_x, _block - 3), _wanted, 2))

@@ -42,3 +42,9 @@ def test_wrapped_offsets_are_vectors_where_they_are_consecutive(name):
         count(piece, VECTOR_LOAD[name]) >= 2 and count(piece, VECTOR_STORE[name]) and not count(piece, MASKED[name])
         for piece in parts
     )
+
+
+@pytest.mark.parametrize("name", ["avx2", "neon"])
+def test_truth_values_are_loaded_as_vectors_of_bytes(name):
+    parts = pieces(named(MEMORY_CASES, "flipped", B=1024), name)
+    assert any(count(piece, VECTOR_STORE[name]) == 4 for piece in parts)
