@@ -3,6 +3,7 @@
 from hf_tle_int8.backend.dot.plan import Bits, Plan
 from hf_tle_int8.backend.ir import I8, IRType, Operand, constant
 from hf_tle_int8.backend.target import Target
+from hf_tle_int8.backend.tensors.arithmetic import ExclusiveOr
 from hf_tle_int8.backend.tensors.chunks import make_indexable
 from hf_tle_int8.backend.tensors.index import Index, Lane, Source
 from hf_tle_int8.backend.tensors.memory import Loaded
@@ -18,26 +19,26 @@ def ready_operands(e: Evaluator, target: Target, plan: Plan, rows: Tensor, colum
     """The operands for `Product`.
 
     Blocks below each other read the columns again, and blocks side by side the rows: what is read often then, or not
-    by plain loads, is copied first into the order in which it is read. Loops read from memory, never from registers.
+    by plain loads, is copied first into the order in which it is read. So is what is masked: the loop of a copy tests
+    once for many elements. Loops read from memory, never from registers.
     """
     beside, below, _ = plan.outer
     instruction = plan.instruction
     if instruction.unsigned_rows:
         rows = _with_flipped_signs(rows)
-    if below:
+    if below or _is_masked(columns):
         order = _order(plan.columns, instruction.k_bits, instruction.column_bits)
         columns = _ready(e, target, columns, order, len(below))
-    if beside:
+    if beside or _is_masked(rows):
         rows = _ready(e, target, rows, _order(plan.rows, plan.read_k, instruction.row_bits), len(beside))
     if not plan.in_registers or plan.body_k < len(plan.rows.k):
-        make_indexable(e, rows)
-        make_indexable(e, columns)
+        make_indexable(e, [rows, columns])
     return rows, columns
 
 
 def _with_flipped_signs(tensor: Tensor) -> Tensor:
     """Bytes with their sign bits flipped: what a kernel has flipped itself is read as it was before."""
-    if isinstance(tensor, Elementwise) and tensor.name == "arith.xori":
+    if isinstance(tensor, ExclusiveOr):
         a, b = tensor.operands
         for operand, other in ((a, b), (b, a)):
             if isinstance(other, Splat) and other.scalar == _sign(I8):
@@ -60,17 +61,19 @@ def _ready(e: Evaluator, target: Target, tensor: Tensor, order: tuple[list[int],
     sources: list[Source] = [0] * len(bits)
     for lane, bit in enumerate(bits[:lanes]):
         sources[bit] = Lane(lane)
-    if repeated <= _FEW_BITS and _is_plain(tensor, Index(tuple(sources), lanes)):
+    if repeated <= _FEW_BITS and _is_plain(e, tensor, Index(tuple(sources), lanes)):
         return tensor
     return copy_reordered(e, target, tensor, bits)
 
 
-def _is_plain(tensor: Tensor, index: Index) -> bool:
+def _is_plain(e: Evaluator, tensor: Tensor, index: Index) -> bool:
     """Whether the elements at ``index`` are one load."""
     if isinstance(tensor, View):
         inner, lanes = index.mapped(tensor.source_bits)
-        return lanes is None and _is_plain(tensor.source, inner)
-    if not isinstance(tensor, Loaded) or tensor.mask is not None:
-        return False
-    distances = tensor.address.distances(index)
-    return distances is not None and distances == list(range(index.lanes))
+        return lanes is None and _is_plain(e, tensor.source, inner)
+    return isinstance(tensor, Loaded) and tensor.mask is None and tensor.address.is_contiguous(e, index)
+
+
+def _is_masked(tensor: Tensor) -> bool:
+    """Whether it is computed from anything that is loaded under a mask."""
+    return (isinstance(tensor, Loaded) and tensor.mask is not None) or any(map(_is_masked, tensor.parts))

@@ -1,6 +1,6 @@
 """Writing LLVM IR as text: types, operands, functions and modules."""
 
-from hf_tle_int8.backend.ir.builder import FunctionBuilder, ModuleBuilder
+from hf_tle_int8.backend.ir.builder import CountedLoop, FunctionBuilder, ModuleBuilder
 from hf_tle_int8.backend.ir.operands import (
     BFLOAT,
     DOUBLE,
@@ -29,6 +29,7 @@ __all__ = [
     "I32",
     "I64",
     "PTR",
+    "CountedLoop",
     "FunctionBuilder",
     "IRType",
     "Label",

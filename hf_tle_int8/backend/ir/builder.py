@@ -34,6 +34,11 @@ class ModuleBuilder:
         self.add_global(f"{name} = internal constant {values.typed}, align 64")
         return Operand(PTR, name)
 
+    def likely(self) -> str:
+        """The metadata of a branch that nearly always goes to the first of its labels."""
+        self._declarations["!0"] = '!0 = !{!"branch_weights", i32 1000, i32 1}'
+        return "!0"
+
     def add_function(self, text: str) -> None:
         """Add a function; `FunctionBuilder.finish` calls this."""
         self._functions.append(text)
@@ -233,9 +238,10 @@ class FunctionBuilder:
         """Go to ``target``."""
         self.do(f"br label %{target.name}")
 
-    def branch(self, condition: Operand, yes: Label, no: Label) -> None:
-        """Go to ``yes`` or ``no``."""
-        self.do(f"br {condition.typed}, label %{yes.name}, label %{no.name}")
+    def branch(self, condition: Operand, yes: Label, no: Label, likely: bool = False) -> None:
+        """Go to ``yes``, which may be said to be the likely way, or to ``no``."""
+        weights = f", !prof {self.module.likely()}" if likely else ""
+        self.do(f"br {condition.typed}, label %{yes.name}, label %{no.name}{weights}")
 
     def phi(self, kind: IRType) -> Operand:
         """A value that depends on where the current block was entered from; see `add_incoming`."""

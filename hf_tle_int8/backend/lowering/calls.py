@@ -7,8 +7,8 @@ from hf_tle_int8.backend.ir import Operand
 from hf_tle_int8.backend.lowering.blocks import lower_body
 from hf_tle_int8.backend.lowering.elementwise import UnsupportedOperationError
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
+from hf_tle_int8.backend.tensors.address import Address
 from hf_tle_int8.backend.tensors.affine import Affine
-from hf_tle_int8.backend.tensors.memory import Address
 from hf_tle_int8.backend.tensors.stored import Literal
 from hf_tle_int8.backend.tensors.values import Splat
 from hf_tle_int8.backend.ttir import Operation, Region, Value

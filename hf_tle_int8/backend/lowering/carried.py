@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from hf_tle_int8.backend.ir import IRType, Operand
 from hf_tle_int8.backend.lowering.function import Lowered, Lowering, last_dimension_bits, tensor_bits
 from hf_tle_int8.backend.lowering.types import ir_type
+from hf_tle_int8.backend.tensors.address import Address
 from hf_tle_int8.backend.tensors.affine import Affine, as_affine
 from hf_tle_int8.backend.tensors.chunks import fits_registers, in_memory, in_registers
-from hf_tle_int8.backend.tensors.memory import Address, row_major
+from hf_tle_int8.backend.tensors.memory import row_major
 from hf_tle_int8.backend.tensors.stored import Registers, as_element, stored_type
 from hf_tle_int8.backend.tensors.values import Tensor
 from hf_tle_int8.backend.ttir import TensorType, Value

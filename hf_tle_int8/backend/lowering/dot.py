@@ -133,7 +133,7 @@ def _in_memory(lowering: Lowering, product: Product, initial: Tensor, result: Re
     """A loop over the blocks."""
     e, f, chosen = lowering.e, lowering.f, product.plan
     bits, block = len(chosen.layout), len(chosen.layout) - len(chosen.outer_layout)
-    make_indexable(e, initial)
+    make_indexable(e, [initial])
     loop = f.counted_loop(constant(I64, 0), constant(I64, 1 << bits), constant(I64, 1 << block))
     variable = LoopVariable(loop.index, (1 << bits) - (1 << block))
     places: list[Source] = [LoopBit(variable, place) for place in range(block, bits)]

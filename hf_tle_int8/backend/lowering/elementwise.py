@@ -11,7 +11,7 @@ from hf_tle_int8.backend.ttir import Operation
 Builder = Callable[[FunctionBuilder, Operation, Sequence[Operand]], Operand]
 
 # By MLIR's numbers of the predicates of arith.cmpi and arith.cmpf.
-_INTEGER_PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
+INTEGER_PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
 _FLOAT_PREDICATES = (
     "false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord", "ueq", "ugt", "uge", "ult", "ule", "une", "uno", "true",
 )  # fmt: skip
@@ -73,7 +73,7 @@ def _float_intrinsic(name: str) -> Builder:
 
 
 def _compare_integers(f: FunctionBuilder, operation: Operation, operands: Sequence[Operand]) -> Operand:
-    return f.compare(_INTEGER_PREDICATES[operation.attributes["predicate"]], *operands)
+    return f.compare(INTEGER_PREDICATES[operation.attributes["predicate"]], *operands)
 
 
 def _compare_floats(f: FunctionBuilder, operation: Operation, operands: Sequence[Operand]) -> Operand:

@@ -1,15 +1,18 @@
 """The program of a kernel: its operations in order, each through the handler of its name."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from hf_tle_int8.backend.ir import FunctionBuilder, Operand
 from hf_tle_int8.backend.lowering.elementwise import UnsupportedOperationError
 from hf_tle_int8.backend.lowering.fusion import kept_values
 from hf_tle_int8.backend.target import Target
-from hf_tle_int8.backend.tensors.chunks import fits_registers, in_memory, in_registers
+from hf_tle_int8.backend.tensors.arithmetic import Remainder
+from hf_tle_int8.backend.tensors.chunks import fits_registers, in_memory, in_registers, lane_bits
 from hf_tle_int8.backend.tensors.index import bits_of
-from hf_tle_int8.backend.tensors.stored import Registers
-from hf_tle_int8.backend.tensors.values import Evaluator, Tensor
+from hf_tle_int8.backend.tensors.memory import Loaded
+from hf_tle_int8.backend.tensors.stored import Registers, literal_chunks
+from hf_tle_int8.backend.tensors.values import Evaluator, Splat, Tensor
 from hf_tle_int8.backend.ttir import Block, Operation, TensorType, Value
 
 Lowered = Operand | Tensor
@@ -29,7 +32,7 @@ class Lowering:
 
     def __init__(self, f: FunctionBuilder, target: Target, grid: Sequence[Operand], handlers: dict[str, Handler]):
         self.f = f
-        self.e = Evaluator(f)
+        self.e = Evaluator(f, target.masked_memory)
         self.target = target
         self.grid = grid
         self.callees: list[Operation] = []
@@ -70,16 +73,28 @@ class Lowering:
                 raise UnsupportedOperationError(operation)
             results = handler(self, operation)
             for value, result in zip(operation.results, results, strict=True):
-                self._values[value] = self.keep(value, result) if value in kept else result
+                again = value in kept.unless_cheap and isinstance(result, Loaded) and self._is_contiguous(result)
+                keep = value in kept.always or (value in kept.unless_cheap and not again)
+                self._values[value] = self.keep(value, result) if keep else result
         return block.terminator
 
     def keep(self, value: Value, result: Lowered) -> Lowered:
         """A tensor with its elements computed: in registers, or in memory where there are too many for that."""
-        if isinstance(result, Operand | Registers):
+        if isinstance(result, Operand | Registers | Splat):
             return result
-        if fits_registers(self.target, result.element, result.bits):
-            return in_registers(self.e, self.target, result)
-        return in_memory(self.e, self.target, result, last_dimension_bits(value))
+        if isinstance(result, Remainder):
+            return replace(result, kept=self._elements(value, replace(result)))
+        return self._elements(value, result)
+
+    def _elements(self, value: Value, tensor: Tensor) -> Tensor:
+        if fits_registers(self.target, tensor.element, tensor.bits):
+            return in_registers(self.e, self.target, tensor)
+        return in_memory(self.e, self.target, tensor, last_dimension_bits(value))
+
+    def _is_contiguous(self, tensor: Loaded) -> bool:
+        """Whether row-major vectors of it are vectors in memory too."""
+        lanes = lane_bits(self.target, tensor.element, tensor.bits)
+        return tensor.address.is_contiguous(self.e, next(literal_chunks(tensor.bits, lanes)))
 
 
 def last_dimension_bits(value: Value) -> int:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from hf_tle_int8.backend.casts import integer_cast
 from hf_tle_int8.backend.ir import I1, I8, I64, FunctionBuilder, Operand, constant
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, last_dimension_bits, tensor_bits
+from hf_tle_int8.backend.tensors.address import Address
 from hf_tle_int8.backend.tensors.affine import Affine, Term
 from hf_tle_int8.backend.tensors.chunks import in_memory
 from hf_tle_int8.backend.tensors.index import dimension_bits
-from hf_tle_int8.backend.tensors.memory import Address, Loaded
+from hf_tle_int8.backend.tensors.memory import Loaded
 from hf_tle_int8.backend.tensors.stored import as_element
 from hf_tle_int8.backend.tensors.values import Elementwise, Tensor
 from hf_tle_int8.backend.ttir import Operation, TensorType

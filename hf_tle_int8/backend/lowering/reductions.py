@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from hf_tle_int8.backend.ir import I64, constant
 from hf_tle_int8.backend.lowering.combines import Vectors, combine
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
-from hf_tle_int8.backend.tensors.chunks import fits_registers, lane_bits, make_indexable
+from hf_tle_int8.backend.tensors.chunks import fits_registers, in_registers, lane_bits, make_indexable
+from hf_tle_int8.backend.tensors.guards import versioned
 from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source, dimension_bits
 from hf_tle_int8.backend.tensors.memory import row_major, store
 from hf_tle_int8.backend.tensors.stored import Registers, as_element, as_stored, stored_type
@@ -27,7 +28,7 @@ class _Reduction:
         kind = operation.operands[0].type
         assert isinstance(kind, TensorType)
         self.lowering, self.operation = lowering, operation
-        self.sources = [lowering.tensor(operand) for operand in operation.operands]
+        self.sources: list[Tensor] = [lowering.tensor(operand) for operand in operation.operands]
         self.bits = self.sources[0].bits
         self.axis = dimension_bits(kind.shape)[operation.attributes["axis"]]
         self.rest = [bit for bit in range(self.bits) if bit not in self.axis]
@@ -39,9 +40,10 @@ class _Reduction:
 
     def lower(self) -> list[Lowered]:
         """The results: scalars where no dimension is left, else registers or memory."""
-        if not self.written_out:
-            for source in self.sources:
-                make_indexable(self.lowering.e, source)
+        if self.written_out:
+            self.sources = [in_registers(self.lowering.e, self.lowering.target, source) for source in self.sources]
+        else:
+            make_indexable(self.lowering.e, self.sources)
         if not self.rest:
             scalars = self._one({})
             of_tensor = isinstance(self.operation.results[0].type, TensorType)
@@ -83,22 +85,34 @@ class _Reduction:
     def _along_axis(self, chosen: dict[int, Source]) -> Vectors:
         chains = self.outer_axis if self.written_out else self.outer_axis[:_CHAINS_BITS]
         looped = self.outer_axis[len(chains) :]
-        if not looped:
-            return self._tree([self._at({**chosen, **literal}) for literal in _numbers(chains)])
-        f, e = self.lowering.f, self.lowering.e
-        first = [self._at({**chosen, **literal, **dict.fromkeys(looped, 0)}) for literal in _numbers(chains)]
-        low, high = looped[0], looped[-1] + 1
-        initial = [vector for vectors in first for vector in vectors]
-        step = constant(I64, 1 << low)
-        loop = f.counted_loop(step, constant(I64, 1 << high), step, initial)
-        variable = LoopVariable(loop.index, (1 << high) - (1 << low))
-        width, following = len(self.sources), []
-        with e.scope():
+        width = len(self.sources)
+        vectors = self._chunk({**chosen, **dict.fromkeys(looped, 0)}, chains, None)
+        if looped:
+            low, high = looped[0], looped[-1] + 1
+            step = constant(I64, 1 << low)
+            loop = self.lowering.f.counted_loop(step, constant(I64, 1 << high), step, vectors)
+            variable = LoopVariable(loop.index, (1 << high) - (1 << low))
+            with self.lowering.e.scope():
+                here = {**chosen, **{bit: LoopBit(variable, bit) for bit in looped}}
+                following = self._chunk(here, chains, loop.carried)
+            loop.close(following)
+            vectors = loop.carried
+        return self._tree([vectors[i : i + width] for i in range(0, len(vectors), width)])
+
+    def _chunk(self, chosen: dict[int, Source], chains: list[int], carried: Vectors | None) -> Vectors:
+        """For each choice of ``chains`` the sources' vectors, each combined with one of ``carried``."""
+        width = len(self.sources)
+
+        def body() -> Vectors:
+            found: Vectors = []
             for number, literal in enumerate(_numbers(chains)):
-                here = self._at({**chosen, **literal, **{bit: LoopBit(variable, bit) for bit in looped}})
-                following += self._combine(loop.carried[number * width : (number + 1) * width], here)
-        loop.close(following)
-        return self._tree([loop.carried[i : i + width] for i in range(0, len(loop.carried), width)])
+                here = self._at({**chosen, **literal})
+                found += self._combine(carried[number * width : (number + 1) * width], here) if carried else here
+            return found
+
+        lanes = {bit: Lane(lane) for lane, bit in enumerate((*range(self.lane_bits), *chains))}
+        whole = Index(tuple(lanes[bit] if bit in lanes else chosen[bit] for bit in range(self.bits)), len(lanes))
+        return versioned(self.lowering.e, self.sources, (), whole, body, body)
 
     def _at(self, chosen: dict[int, Source]) -> Vectors:
         sources = tuple(Lane(bit) if bit < self.lane_bits else chosen[bit] for bit in range(self.bits))

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from hf_tle_int8.backend.ir import FunctionBuilder, Operand, constant
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, lower_elementwise
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, tensor_bits
+from hf_tle_int8.backend.lowering.indices import index_tensor
 from hf_tle_int8.backend.lowering.types import ir_type, pointee_type
 from hf_tle_int8.backend.tensors import affine
+from hf_tle_int8.backend.tensors.address import Address
 from hf_tle_int8.backend.tensors.index import Index, bits_of, dimension_bits
 from hf_tle_int8.backend.tensors.joined import Half, Joined
-from hf_tle_int8.backend.tensors.memory import Address
 from hf_tle_int8.backend.tensors.stored import Literal
-from hf_tle_int8.backend.tensors.values import Elementwise, Splat, Tensor, View
+from hf_tle_int8.backend.tensors.values import Splat, Tensor, View
 from hf_tle_int8.backend.ttir import DenseElements, Operation, TensorType
 
 
@@ -127,7 +128,7 @@ def _elementwise(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
     def emit(f: FunctionBuilder, vectors: Sequence[Operand]) -> Operand:
         return lower_elementwise(f, operation, vectors)
 
-    return [Elementwise(ir_type(operation.result.type), bits, tensors, emit, operation.name)]
+    return [index_tensor(operation, ir_type(operation.result.type), bits, tensors, emit)]
 
 
 def _folded(f: FunctionBuilder, operation: Operation, operands: Sequence[Tensor]) -> Tensor | None:

@@ -52,6 +52,17 @@ class Affine(Tensor):
         """Where a term does."""
         return any(np.ptp(index.weighted(term.coefficients)) for term in self.terms)
 
+    def distances(self, e: Evaluator, index: Index) -> np.ndarray | None:
+        """Sums of literal multiples of the bits; None where they do not fit the type."""
+        total = np.zeros(index.lanes, np.int64)
+        for term in self.terms:
+            literal = index.weighted(term.coefficients)
+            if term.stride is None:
+                total += literal - literal[0]
+            elif np.ptp(literal):
+                return None
+        return total if np.ptp(total) < 1 << (self.element.bits - 1) else None
+
     def _uniform(self, f: FunctionBuilder, index: Index, term: Term, literal: int) -> Operand:
         """The coefficients' sum for lane 0, as a scalar of this type."""
         value = constant(self.element, literal)

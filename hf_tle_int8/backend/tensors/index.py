@@ -94,7 +94,16 @@ class Index:
     @property
     def first_lane(self) -> "Index":
         """Lane 0 alone."""
-        return Index(tuple(0 if isinstance(source, Lane) else source for source in self.sources))
+        return self.lane(0)
+
+    def lane(self, number: int) -> "Index":
+        """One lane alone."""
+        return Index(tuple(number >> s.number & 1 if isinstance(s, Lane) else s for s in self.sources))
+
+    def covers(self, other: "Index") -> bool:
+        """Whether each element of ``other`` certainly is one of these."""
+        pairs = zip(self.sources, other.sources, strict=True)
+        return all(isinstance(mine, Lane) or mine == its for mine, its in pairs)
 
     def mapped(self, bits: Iterable[int | None]) -> tuple["Index", list[int] | None]:
         """The index into a source whose bit i is bit ``bits[i]`` of this one (None: zero).

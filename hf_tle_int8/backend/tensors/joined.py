@@ -1,6 +1,6 @@
 """Two tensors as one, and one half of a tensor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hf_tle_int8.backend.ir import IRType, Operand, constant
@@ -30,6 +30,11 @@ class Joined(Tensor):
     def parts(self) -> Sequence[Tensor]:
         """The two."""
         return self.sources
+
+    def inputs(self, index: Index) -> Iterable[tuple[Tensor, Index]]:
+        """Both sources, wherever the bit that chooses comes from."""
+        inner, _ = index.mapped(bit for bit in range(self.bits) if bit != self.bit)
+        return [(source, inner) for source in self.sources]
 
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``; where a loop variable chooses, both sources are read."""
@@ -70,6 +75,10 @@ class Half(Tensor):
     def parts(self) -> Sequence[Tensor]:
         """The source."""
         return (self.source,)
+
+    def inputs(self, index: Index) -> Iterable[tuple[Tensor, Index]]:
+        """The source."""
+        return [(self.source, self._inner(index))]
 
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``."""

@@ -1,97 +1,33 @@
 """Loads and stores through tensors of pointers: whole vectors where lanes are neighbours in memory."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hf_tle_int8.backend.casts import NARROW, integer_cast
-from hf_tle_int8.backend.ir import I1, I16, I64, PTR, FunctionBuilder, IRType, Operand, constant
-from hf_tle_int8.backend.tensors.affine import as_affine, make_range
+from hf_tle_int8.backend.casts import NARROW
+from hf_tle_int8.backend.ir import I1, I16, I64, FunctionBuilder, IRType, Operand, constant
+from hf_tle_int8.backend.tensors.address import Address
+from hf_tle_int8.backend.tensors.affine import make_range
+from hf_tle_int8.backend.tensors.branches import choose
 from hf_tle_int8.backend.tensors.index import Index
+from hf_tle_int8.backend.tensors.lane_loops import load_passing_lanes, store_passing_lanes
 from hf_tle_int8.backend.tensors.shuffles import concatenate
+from hf_tle_int8.backend.tensors.tiles import read_tile
 from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
 
 
 @dataclass(eq=False)
-class Address(Tensor):
-    """Pointers: a scalar or a tensor of them, and offsets in elements of ``pointee``, extended by sign and added.
-
-    Within one tensor, an affine offset is taken not to wrap between lanes, as Triton's own analysis of contiguity does.
-    """
-
-    base: Operand | Tensor
-    offsets: tuple[Tensor, ...]
-    pointee: IRType
-    bits: int
-    element: IRType = PTR
-
-    def compute(self, e: Evaluator, index: Index) -> Operand:
-        """The pointers at ``index``."""
-        f = e.f
-        pointer = self.base if isinstance(self.base, Operand) else e.at(self.base, index)
-        for offset in self.offsets:
-            pointer = f.offset(pointer, integer_cast(f, True, e.at(offset, index), I64), self.pointee)
-        return pointer
-
-    def varies(self, index: Index) -> bool:
-        """Where the base or an offset does."""
-        base_varies = isinstance(self.base, Tensor) and self.base.varies(index)
-        return base_varies or any(offset.varies(index) for offset in self.offsets)
-
-    @property
-    def parts(self) -> Sequence[Tensor]:
-        """Base and offsets."""
-        return (*((self.base,) if isinstance(self.base, Tensor) else ()), *self.offsets)
-
-    def neighbours(self, e: Evaluator, index: Index) -> tuple[Operand, list[int]] | None:
-        """The pointer of lane 0 and the distance of each lane to it in elements; None where these are not literals."""
-        distances = self.distances(index)
-        if distances is None:
-            return None
-        f, first = e.f, index.first_lane
-        pointer = self.base if isinstance(self.base, Operand) else e.at(self.base, first)
-        for offset in self.offsets:
-            pointer = f.offset(pointer, integer_cast(f, True, e.at(offset, first), I64), self.pointee)
-        return pointer, distances
-
-    def distances(self, index: Index) -> list[int] | None:
-        """The distance of each lane to lane 0 in elements; None where these are not literals."""
-        if isinstance(self.base, Tensor) and self.base.varies(index):
-            return None
-        distances = np.zeros(index.lanes, np.int64)
-        for offset in self.offsets:
-            literal = _literal_lanes(offset, index)
-            if literal is None:
-                return None
-            distances += literal
-        return distances.tolist()
-
-
-def _literal_lanes(offset: Tensor, index: Index) -> np.ndarray | None:
-    """The distance of each lane's offset to that of lane 0, where it is literal."""
-    if not offset.varies(index):
-        return np.zeros(index.lanes, np.int64)
-    affine = as_affine(offset)
-    if affine is None:
-        return None
-    total = np.zeros(index.lanes, np.int64)
-    for term in affine.terms:
-        literal = index.weighted(term.coefficients)
-        if term.stride is None:
-            total += literal - literal[0]
-        elif np.ptp(literal):
-            return None
-    return total
-
-
-@dataclass(eq=False)
 class Loaded(Tensor):
-    """What memory holds, read whenever it is asked for; ``other`` where ``mask`` is false, or anything without it."""
+    """What memory holds, read whenever it is asked for; ``other`` where ``mask`` is false, or anything without it.
+
+    Attributes:
+        own: whether the memory is the kernel's own, which no pointer of the kernel leads to.
+    """
 
     address: Address
     mask: Tensor | None = None
     other: Tensor | None = None
+    own: bool = False
 
     @property
     def element(self) -> IRType:  # type: ignore[override]
@@ -112,22 +48,45 @@ class Loaded(Tensor):
         """Pointers, mask and replacement."""
         return [part for part in (self.address, self.mask, self.other) if part is not None]
 
+    @property
+    def assumption(self) -> Tensor | None:
+        """The mask."""
+        return self.mask
+
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``, loaded."""
         if self.element in NARROW:
-            return e.f.cast("bitcast", self._as_integers().compute(e, index), self.element)
+            return e.f.cast("bitcast", self._as_integers.compute(e, index), self.element)
         kind = self.element.vector(index.lanes if index.lane_bits else 0)
-        if self.mask is None:
-            return self._plain(e, index)
+        assumed = True if self.mask is None else e.assumed(self.mask)
+        if assumed:
+            return self._plain(e, index, kind)
         other = Operand(kind, "poison") if self.other is None else e.at(self.other, index)
+        if assumed is False or self.mask is None:
+            return other
         if not self.mask.varies(index):
-            return self._all_or_none(e, index, e.at(self.mask, index.first_lane), other)
+            condition = e.at(self.mask, index.first_lane)
+            return choose(e, condition, lambda: [Loaded(self.address).compute(e, index)], lambda: [other])[0]
         mask = e.at(self.mask, index)
-        place = self.address.neighbours(e, index)
-        if place is not None and place[1] == list(range(index.lanes)):
-            return e.f.call(f"llvm.masked.load.{kind.mangled}.p0", kind, place[0], mask, other)
-        return _gather(e.f, kind, e.at(self.address, index), mask, other)
+        contiguous = self.address.is_contiguous(e, index)
+        pointers = e.at(self.address, index.first_lane if contiguous else index)
+        if not e.masked_memory:
+            return load_passing_lanes(e.f, pointers, mask, other)
+        if contiguous:
+            return e.f.call(f"llvm.masked.load.{kind.mangled}.p0", kind, pointers, mask, other)
+        return _gather(e.f, kind, pointers, mask, other)
 
+    def _plain(self, e: Evaluator, index: Index, kind: IRType) -> Operand:
+        tile = read_tile(e, self, self.address, index)
+        if tile is not None:
+            return tile
+        place = self.address.neighbours(e, index)
+        if place is not None:
+            return _load_lanes(e.f, self.element, *place)
+        everything = constant(I1.vector(index.lanes), 1)
+        return _gather(e.f, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
+
+    @functools.cached_property
     def _as_integers(self) -> "Loaded":
         """16-bit floats as integers: where a CPU lacks them, LLVM would move them through calls that round."""
         address = Address(self.address.base, self.address.offsets, I16, self.bits)
@@ -136,55 +95,55 @@ class Loaded(Tensor):
         other = Elementwise(I16, self.bits, [self.other], lambda f, operands: f.cast("bitcast", operands[0], I16))
         return Loaded(address, self.mask, other)
 
-    def _plain(self, e: Evaluator, index: Index) -> Operand:
-        place = self.address.neighbours(e, index)
-        if place is not None:
-            return _load_lanes(e.f, self.element, *place)
-        kind = self.element.vector(index.lanes)
-        everything = constant(I1.vector(index.lanes), 1)
-        return _gather(e.f, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
-
-    def _all_or_none(self, e: Evaluator, index: Index, condition: Operand, other: Operand) -> Operand:
-        f = e.f
-        inside, behind = f.label("load"), f.label("loaded")
-        before = f.current
-        f.branch(condition, inside, behind)
-        f.place(inside)
-        with e.scope():
-            value = self._plain(e, index)
-        after = f.current
-        f.jump(behind)
-        f.place(behind)
-        result = f.phi(value.type)
-        f.add_incoming(result, other, before)
-        f.add_incoming(result, value, after)
-        return result
-
 
 def store(e: Evaluator, address: Address, index: Index, value: Operand, mask: Tensor | None) -> None:
     """Store a vector (or scalar) to the pointers at ``index``, where ``mask`` is true."""
     f = e.f
     if value.type.scalar in NARROW:
         value = f.cast("bitcast", value, I16)
-    if mask is not None and not mask.varies(index):
-        inside, behind = f.label("store"), f.label("stored")
-        f.branch(e.at(mask, index.first_lane), inside, behind)
-        f.place(inside)
-        with e.scope():
-            store(e, address, index, value, None)
-        f.jump(behind)
-        f.place(behind)
+    assumed = True if mask is None else e.assumed(mask)
+    if assumed is False:
         return
-    place = address.neighbours(e, index)
-    if mask is None and place is not None:
-        _store_lanes(f, value, *place)
+    if mask is None or assumed:
+        place = address.neighbours(e, index)
+        if place is not None:
+            _store_lanes(f, value, *place)
+        else:
+            everything = constant(I1.vector(index.lanes), 1)
+            _scatter(f, value, e.at(address, index), everything)
         return
-    lanes = constant(I1.vector(index.lanes), 1) if mask is None else e.at(mask, index)
-    if place is not None and place[1] == list(range(index.lanes)):
-        f.call_procedure(f"llvm.masked.store.{value.type.mangled}.p0", value, place[0], lanes)
+    if not mask.varies(index):
+        _store_if(e, e.at(mask, index.first_lane), lambda: store(e, address, index, value, None))
         return
-    pointers = e.at(address, index)
-    f.call_procedure(f"llvm.masked.scatter.{value.type.mangled}.{pointers.type.mangled}", value, pointers, lanes)
+    passing = e.at(mask, index)
+    some = f.call(f"llvm.vector.reduce.or.{passing.type.mangled}", I1, passing)
+    _store_if(e, some, lambda: _store_masked(e, address, index, value, passing))
+
+
+def _store_if(e: Evaluator, condition: Operand, write: Callable[[], None]) -> None:
+    inside, behind = e.f.label("store"), e.f.label("stored")
+    e.f.branch(condition, inside, behind)
+    e.f.place(inside)
+    with e.scope():
+        write()
+    e.f.jump(behind)
+    e.f.place(behind)
+
+
+def _store_masked(e: Evaluator, address: Address, index: Index, value: Operand, mask: Operand) -> None:
+    contiguous = address.is_contiguous(e, index)
+    pointers = e.at(address, index.first_lane if contiguous else index)
+    if not e.masked_memory:
+        store_passing_lanes(e.f, value, pointers, mask)
+    elif contiguous:
+        e.f.call_procedure(f"llvm.masked.store.{value.type.mangled}.p0", value, pointers, mask)
+    else:
+        _scatter(e.f, value, pointers, mask)
+
+
+def _scatter(f: FunctionBuilder, value: Operand, pointers: Operand, mask: Operand) -> None:
+    name = f"llvm.masked.scatter.{value.type.mangled}.{pointers.type.mangled}"
+    f.call_procedure(name, value, pointers, mask)
 
 
 def _gather(f: FunctionBuilder, kind: IRType, pointers: Operand, mask: Operand, other: Operand) -> Operand:
@@ -224,4 +183,4 @@ def _store_lanes(f: FunctionBuilder, value: Operand, pointer: Operand, distances
 
 def row_major(pointer: Operand, element: IRType, bits: int) -> Loaded:
     """A tensor that lies in memory, its elements in order."""
-    return Loaded(Address(pointer, (make_range(0, bits, I64),), element, bits))
+    return Loaded(Address(pointer, (make_range(0, bits, I64),), element, bits), own=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from hf_tle_int8.backend.ir import I8, IRType, Operand
 from hf_tle_int8.backend.target import Target
+from hf_tle_int8.backend.tensors.address import Address
 from hf_tle_int8.backend.tensors.chunks import in_memory
 from hf_tle_int8.backend.tensors.index import Index
-from hf_tle_int8.backend.tensors.memory import Address, row_major
+from hf_tle_int8.backend.tensors.memory import row_major
 from hf_tle_int8.backend.tensors.values import Evaluator, Tensor, View
 
 

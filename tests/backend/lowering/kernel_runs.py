@@ -1,4 +1,4 @@
-"""Running cases: on the host, and all at once on an emulated Arm CPU."""
+"""Running the cases of `tensor_kernels` and its like: on the host, and under emulation."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -10,41 +10,52 @@ from instruction_models import with_models
 from openmp_stubs import STUBS
 from tensor_kernels import KernelCase
 
-from hf_tle_int8.backend import codegen, target
+from hf_tle_int8.backend import codegen
 from hf_tle_int8.backend.loader import LoadedObject
 from hf_tle_int8.backend.openmp import runtime_symbols
+from hf_tle_int8.backend.target import Target, host, named
+
+_objects: dict[tuple, tuple[str, bytes]] = {}
 
 
-def on_host(case: KernelCase, lowered_for: target.Target) -> Callable[..., None]:
-    """The kernel as a function of arrays and integers.
+def compiled(case: KernelCase, lowered_for: Target, chosen: Target) -> tuple[str, bytes]:
+    """The name of the case's entry point, different for each kernel, and the object for ``chosen``; compiled once.
 
-    Instructions that ``lowered_for`` has and the host may not have are replaced by functions.
+    Instructions of x86-64 that ``lowered_for`` has beyond ``chosen`` are replaced by functions.
     """
-    kernel, chosen = case.lowered(lowered_for), target.host()
-    symbol = f"{kernel.name}_launch"
-    loaded = LoadedObject(
-        codegen.compile_module(chosen, with_models(kernel.body)).object_code, chosen, [symbol], runtime_symbols()
-    )
+    key = (case.kernel, *case.signature.items(), *case.constexprs.items(), lowered_for.name, chosen.name)
+    if key not in _objects:
+        kernel, name = case.lowered(lowered_for), f"case{len(_objects)}"
+        body = kernel.body.replace(f"@{kernel.name}_", f"@{name}_")
+        body = body if chosen is lowered_for else with_models(body)
+        _objects[key] = f"{name}_launch", codegen.compile_module(chosen, body).object_code
+    return _objects[key]
 
-    def call(*arguments):
-        pointers = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
-        kinds = [ctypes.c_void_p if isinstance(a, np.ndarray) else ctypes.c_int32 for a in arguments]
-        ctypes.CFUNCTYPE(None, *kinds)(loaded.addresses[symbol])(*pointers)
+
+def on_host(case: KernelCase, lowered_for: Target) -> Callable[..., None]:
+    """The kernel as a function of arrays, pointers and integers."""
+    chosen = host()
+    symbol, code = compiled(case, lowered_for, chosen)
+    loaded = LoadedObject(code, chosen, [symbol], runtime_symbols())
+    pointers = [kind.startswith("*") for kind in case.signature.values()]
+    kinds = [ctypes.c_void_p if pointer else ctypes.c_int32 for pointer in pointers]
+    function = ctypes.CFUNCTYPE(None, *kinds, *[ctypes.c_int32] * 4)(loaded.addresses[symbol])
+
+    def call(*arguments: "np.ndarray | int") -> None:
+        assert loaded.addresses
+        function(*[a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments])
 
     return call
 
 
-def check_on_arm(cases: Sequence[KernelCase], name: str, directory: Path) -> None:
-    """Check all cases in one emulated process on the CPU of the target ``name``."""
+def check_on_arm(cases: Sequence[KernelCase], name: str, folder: Path) -> None:
+    """Check all cases in one emulated process, on the CPU for the target ``name``."""
     require_emulator()
-    chosen = target.named(name)
-    objects, entries = [codegen.compile_module(chosen, STUBS).object_code], []
-    for number, case in enumerate(cases):
-        kernel = case.lowered(chosen)
-        body = kernel.body.replace(f"@{kernel.name}_", f"@case{number}_")
-        objects.append(codegen.compile_module(chosen, body).object_code)
-        entries.append(f"case{number}_launch")
-    program = link(objects, entries, directory)
-    with ArmProcess(program, entries, CPU_OF_TARGET[name]) as arm:
-        for case, entry in zip(cases, entries, strict=True):
+    chosen = named(name)
+    objects = dict(compiled(case, chosen, chosen) for case in cases)
+    stubs = codegen.compile_module(chosen, STUBS).object_code
+    program = link([stubs, *objects.values()], list(objects), folder)
+    with ArmProcess(program, list(objects), CPU_OF_TARGET[name]) as arm:
+        for case in cases:
+            entry = compiled(case, chosen, chosen)[0]
             case.check(lambda *arguments, entry=entry: arm.call(entry, *arguments))

@@ -27,7 +27,12 @@ _UNSIGNED = """"builtin.module"() ({
 
 
 def test_loops_with_unsigned_bounds():
-    case = SimpleNamespace(lowered=lambda chosen: lower_kernel(parse(_UNSIGNED), chosen, python_entry=False))
+    case = SimpleNamespace(
+        kernel="unsigned",
+        signature={"low": "i32", "o": "*i32"},
+        constexprs={},
+        lowered=lambda chosen: lower_kernel(parse(_UNSIGNED), chosen, python_entry=False),
+    )
     call = on_host(case, target.host())
     output = np.zeros(1, np.int32)
     for low, trips in ((-10, 8), (0x7FFFFFF0, 2**31 + 14), (-1, 0)):
