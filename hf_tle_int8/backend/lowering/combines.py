@@ -1,14 +1,18 @@
-"""Functions of scalars that a kernel gives to a reduction, computed on vectors: branches become selections."""
+"""Functions of scalars that a kernel gives to ``tt.reduce`` and ``tt.map_elementwise``, computed on vectors.
+
+Their branches become selections.
+"""
 
 import functools
 from collections.abc import Sequence
 
-from hf_tle_int8.backend.ir import Operand, constant
+from hf_tle_int8.backend.ir import FunctionBuilder, Operand, constant
 from hf_tle_int8.backend.lowering.blocks import forward
 from hf_tle_int8.backend.lowering.calls import called
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, UnsupportedOperationError, lower_elementwise
-from hf_tle_int8.backend.lowering.function import Lowering
+from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering, tensor_bits
 from hf_tle_int8.backend.lowering.types import ir_type
+from hf_tle_int8.backend.tensors.values import Elementwise
 from hf_tle_int8.backend.ttir import Block, Operation, Region, Value
 
 Vectors = list[Operand]
@@ -23,6 +27,21 @@ def combine(lowering: Lowering, operation: Operation, arguments: Sequence[Operan
         UnsupportedOperationError: the function loops, reads memory or uses what is not supported.
     """
     return _Lanes(lowering, operation, arguments[0].type.lanes).body(operation.regions[0], list(arguments))
+
+
+def _map(lowering: Lowering, operation: Operation) -> Sequence[Lowered]:
+    """``tt.map_elementwise``; a function of several elements at once is refused."""
+    if operation.attributes["pack"] != 1:
+        raise UnsupportedOperationError(operation, "of packs of elements is not supported on CPUs")
+    operands = [lowering.tensor(value) for value in operation.operands]
+
+    def output(number: int, value: Value) -> Elementwise:
+        def emit(_: FunctionBuilder, vectors: Sequence[Operand]) -> Operand:
+            return combine(lowering, operation, vectors)[number]
+
+        return Elementwise(ir_type(value.type), tensor_bits(value), operands, emit)
+
+    return [output(number, value) for number, value in enumerate(operation.results)]
 
 
 class _Lanes:
@@ -90,3 +109,6 @@ class _Lanes:
 
     def _spread(self, scalar: Operand) -> Operand:
         return self._f.splat(scalar, self._lanes) if self._lanes else scalar
+
+
+MAPS: dict[str, Handler] = {"tt.map_elementwise": _map}

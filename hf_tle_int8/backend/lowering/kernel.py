@@ -6,6 +6,7 @@ from hf_tle_int8.backend import launch
 from hf_tle_int8.backend.ir import I32, FunctionBuilder, IRType, ModuleBuilder
 from hf_tle_int8.backend.lowering.blocks import lower_body
 from hf_tle_int8.backend.lowering.calls import CALLS
+from hf_tle_int8.backend.lowering.combines import MAPS
 from hf_tle_int8.backend.lowering.control_flow import CONTROL_FLOW
 from hf_tle_int8.backend.lowering.dot import DOT
 from hf_tle_int8.backend.lowering.function import Lowering
@@ -19,7 +20,7 @@ from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.ttir import Module
 
 _GRID = ("px", "py", "pz", "gx", "gy", "gz")
-HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **DOT, **CONTROL_FLOW, **CALLS, **GATHERS}
+HANDLERS = {**TENSOR_OPERATIONS, **MEMORY_OPERATIONS, **REDUCTIONS, **DOT, **CONTROL_FLOW, **CALLS, **GATHERS, **MAPS}
 
 
 @dataclass(frozen=True)

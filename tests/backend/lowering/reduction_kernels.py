@@ -1,4 +1,4 @@
-"""Kernels that reduce in all ways: of truth values, by functions with branches, over all dimensions, with indices."""
+"""Kernels that reduce in all ways: truth values, by functions with branches, over all dimensions; and that map."""
 
 import numpy as np
 import triton
@@ -47,6 +47,22 @@ def largest_magnitudes(x, o, R: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
+def _ordered(a, b):
+    if a > b:
+        return b, a - b
+    if a == 0:
+        return a, _larger_magnitude_returned(b, a)
+    return a, b // a
+
+
+@triton.jit
+def mapped(x, o, R: tl.constexpr, B: tl.constexpr):
+    i = tl.arange(0, R)[:, None] * B + tl.arange(0, B)[None, :]
+    low, rest = tl.map_elementwise(_ordered, tl.load(x + i), i % 7)
+    tl.store(o + i, low * 100 + rest)
+
+
+@triton.jit
 def over_everything(x, o, R: tl.constexpr, B: tl.constexpr):
     v = tl.load(x + tl.arange(0, R)[:, None] * B + tl.arange(0, B)[None, :])
     tl.store(o, tl.sum(v, axis=None))
@@ -72,6 +88,12 @@ def extremes_with_indices(x, o, R: tl.constexpr, B: tl.constexpr):
     tl.store(row + 5 * R, tl.sum(tl.where(tl.arange(0, B)[None, :] == some, v, 0), 1))
 
 
+def _mapped(a, b):
+    if a > b:
+        return b * 100 + a - b
+    return b if a == 0 else a * 100 + int(b / a)
+
+
 def _larger(v, axis):
     return np.take_along_axis(v, np.expand_dims(np.abs(v).argmax(axis), axis), axis).squeeze(axis)
 
@@ -83,6 +105,8 @@ for _rows, _block in ((4, 8), (2, 64), (64, 64), (128, 4), (4, 1024), (1, 1)):
     _tile = {"R": _rows, "B": _block}
     _wanted = np.concatenate([(_x > 7).any(0), (_x > 7).any(1)]).astype(np.int32)
     CASES.append(KernelCase(any_positive, _XO, _tile, (_x,), _wanted))
+    _wanted = np.vectorize(_mapped)(_x, np.arange(_x.size).reshape(_x.shape) % 7).astype(np.int32)
+    CASES.append(KernelCase(mapped, _XO, _tile, (_x,), _wanted))
     _odd = _x * 4 + 1
     CASES.append(
         KernelCase(largest_magnitudes, _XO, _tile, (_x,), np.concatenate([_larger(_odd, 0), _larger(_odd, 1)]))
