@@ -18,7 +18,8 @@ _CONSUMERS = frozenset({"tt.store", "tt.reduce", "scf.yield"})
 _WITHOUT_EFFECT = (
     _IN_PLACE
     | INDEX_OPERATIONS
-    | {"tt.load", "tt.reduce", "tt.reduce.return", "tt.get_program_id", "tt.get_num_programs"}
+    | {"tt.load", "tt.reduce", "tt.reduce.return", "tt.scan", "tt.scan.return", "tt.get_program_id"}
+    | {"tt.get_num_programs", "tt.dot", "tt.join", "tt.split", "tt.cat", "tt.gather", "tt.histogram", "tt.unsplat"}
     | {"scf.for", "scf.if", "scf.while", "scf.condition", "scf.yield"}
 )
 
