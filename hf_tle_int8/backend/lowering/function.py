@@ -73,8 +73,7 @@ class Lowering:
                 raise UnsupportedOperationError(operation)
             results = handler(self, operation)
             for value, result in zip(operation.results, results, strict=True):
-                again = value in kept.unless_cheap and isinstance(result, Loaded) and self._is_contiguous(result)
-                keep = value in kept.always or (value in kept.unless_cheap and not again)
+                keep = value in kept.always or (value in kept.unless_cheap and not self._is_cheap(result))
                 self._values[value] = self.keep(value, result) if keep else result
         return block.terminator
 
@@ -91,8 +90,10 @@ class Lowering:
             return in_registers(self.e, self.target, tensor)
         return in_memory(self.e, self.target, tensor, last_dimension_bits(value))
 
-    def _is_contiguous(self, tensor: Loaded) -> bool:
-        """Whether row-major vectors of it are vectors in memory too."""
+    def _is_cheap(self, tensor: Lowered) -> bool:
+        """Whether to read it again is no slower than to read a copy: vectors of a tensor that registers do not hold."""
+        if not isinstance(tensor, Loaded) or fits_registers(self.target, tensor.element, tensor.bits):
+            return False
         lanes = lane_bits(self.target, tensor.element, tensor.bits)
         return tensor.address.is_contiguous(self.e, next(literal_chunks(tensor.bits, lanes)))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hf_tle_int8.backend.ir import I1, I8, I64, FunctionBuilder, Operand, constant
+from hf_tle_int8.backend.ir import I1, I8, I64, PTR, FunctionBuilder, Operand, constant
 
 
 def load_passing_lanes(f: FunctionBuilder, pointers: Operand, mask: Operand, other: Operand) -> Operand:
@@ -44,12 +44,10 @@ def _for_passing_lanes(
     inside, behind = f.label("passing"), f.label("passed")
     f.branch(f.cast("trunc", f.load(I8, f.offset(flags, loop.index, I8)), I1), inside, behind)
     f.place(inside)
-    scalar = pointers.type.scalar
     if places is None:
-        pointer = f.offset(pointers, loop.index, like.type.scalar)
+        body(loop.index, f.offset(pointers, loop.index, like.type.scalar))
     else:
-        pointer = f.load(scalar, f.offset(places, loop.index, scalar))
-    body(loop.index, pointer)
+        body(loop.index, f.load(PTR, f.offset(places, loop.index, PTR)))
     f.jump(behind)
     f.place(behind)
     loop.close()

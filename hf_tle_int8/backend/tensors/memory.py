@@ -60,13 +60,14 @@ class Loaded(Tensor):
         kind = self.element.vector(index.lanes if index.lane_bits else 0)
         assumed = True if self.mask is None else e.assumed(self.mask)
         if assumed:
-            return self._plain(e, index, kind)
+            tile = read_tile(e, self, self.address, index)
+            return self._plain(e, index, kind) if tile is None else tile
         other = Operand(kind, "poison") if self.other is None else e.at(self.other, index)
         if assumed is False or self.mask is None:
             return other
         if not self.mask.varies(index):
             condition = e.at(self.mask, index.first_lane)
-            return choose(e, condition, lambda: [Loaded(self.address).compute(e, index)], lambda: [other])[0]
+            return choose(e, condition, lambda: [self._plain(e, index, kind)], lambda: [other])[0]
         mask = e.at(self.mask, index)
         contiguous = self.address.is_contiguous(e, index)
         pointers = e.at(self.address, index.first_lane if contiguous else index)
@@ -77,9 +78,7 @@ class Loaded(Tensor):
         return _gather(e.f, kind, pointers, mask, other)
 
     def _plain(self, e: Evaluator, index: Index, kind: IRType) -> Operand:
-        tile = read_tile(e, self, self.address, index)
-        if tile is not None:
-            return tile
+        """The elements, and nothing else, whatever the mask."""
         place = self.address.neighbours(e, index)
         if place is not None:
             return _load_lanes(e.f, self.element, *place)

@@ -42,6 +42,13 @@ def gather(x, low, high, o, B: tl.constexpr):
     tl.store(o + i, tl.load(x + i, mask=m), mask=m)
 
 
+@triton.jit
+def transpose(x, columns, o, K: tl.constexpr, N: tl.constexpr):
+    k, n = tl.arange(0, K)[None, :], tl.arange(0, N)[:, None]
+    m = n < columns
+    tl.store(o + n * K + k, tl.load(x + k * columns + n, mask=m), mask=m)
+
+
 class Guarded:
     """``SIZE`` bytes that can be used, between two pages that cannot."""
 
@@ -82,6 +89,16 @@ def check(call: Callable[..., None], kind: type, block: int, excess: int, source
     return done
 
 
+def check_transpose(call: Callable[..., None], kind: type, rows: int, columns: int, pages: list[Guarded]) -> int:
+    """Transpose matrices of ``rows`` rows and up to ``columns`` columns from page to page; gives how many."""
+    for count in range(1, columns + 1):
+        x, o = (page.elements(kind, rows * count, at_end=True) for page in pages)
+        x.view(np.uint8)[...] = np.arange(x.nbytes) % 251
+        call(x.ctypes.data, count, o.ctypes.data)
+        assert x.reshape(rows, count).T.tobytes() == o.tobytes(), (kind, rows, count)
+    return columns
+
+
 def main(excess: int) -> None:
     """Copy all types, blocks and ranges."""
     source, sink, done = Guarded(), Guarded(), 0
@@ -89,6 +106,10 @@ def main(excess: int) -> None:
         kinds = {"x": f"*{name}", "low": "i32", "high": "i32", "o": f"*{name}"}
         launch = on_host(KernelCase(kernel, kinds, {"B": block}, (), np.zeros(0)), target.host())
         done += check(lambda *a, launch=launch: launch(*a, 1, 1, 1, 1), kind, block, excess, source, sink)
+    for (name, kind), (rows, columns) in itertools.product(KINDS.items(), ((4, 4), (8, 16), (32, 32))):
+        kinds = {"x": f"*{name}", "columns": "i32", "o": f"*{name}"}
+        launch = on_host(KernelCase(transpose, kinds, {"K": rows, "N": columns}, (), np.zeros(0)), target.host())
+        done += check_transpose(lambda *a, launch=launch: launch(*a, 1, 1, 1, 1), kind, rows, columns, [source, sink])
     print(done)
 
 
