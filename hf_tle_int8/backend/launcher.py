@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_tle_int8.backend import arguments, openmp
+
+if TYPE_CHECKING:
+    from hf_tle_int8.backend.entry import KernelEntry
 
 _LARGEST_EXTENT = 2**31 - 1
 
@@ -28,8 +31,7 @@ class CPULauncher:
         self._source = source
         self._metadata = metadata
         self._converters = arguments.converters(source.signature)
-        self._call: Callable[..., None] | None = None
-        self._entry: Any = None
+        self._entry: KernelEntry | None = None
 
     def __call__(
         self,
@@ -51,7 +53,7 @@ class CPULauncher:
             TypeError: an argument is of another type than the kernel was compiled for.
             RuntimeError: this machine does not run the kernel's target.
         """
-        call = self._call or self._load(function)
+        entry = self._entry or self.entry(function)
         if max(grid_x, grid_y, grid_z) > _LARGEST_EXTENT:
             raise ValueError(
                 f"the grid ({grid_x}, {grid_y}, {grid_z}) has an extent that does not fit 32 bits. "
@@ -60,23 +62,28 @@ class CPULauncher:
         native = [convert(_at(values, path)) for path, convert in self._converters]
         if enter_hook is not None:
             enter_hook(launch_metadata)
-        call(*native, grid_x, grid_y, grid_z, openmp.threads())
+        entry.call(*native, grid_x, grid_y, grid_z, openmp.threads())
         if exit_hook is not None:
             exit_hook(launch_metadata)
 
-    def _load(self, function: Binary) -> Callable[..., None]:
-        from hf_tle_int8.backend.cached_kernel import runnable_entry, target_of
-        from hf_tle_int8.backend.entry import KernelEntry
+    def entry(self, function: Binary) -> "KernelEntry":
+        """The kernel, loaded; its ``call`` checks no argument.
 
-        checked = runnable_entry(self._source, self._metadata, function.data)
-        if len(checked.parameters) != len(self._converters):
-            raise RuntimeError(
-                f"kernel {checked.name} takes {len(checked.parameters)} native arguments, but Triton's signature "
-                f"{self._source.signature} has {len(self._converters)}. Please report this."
-            )
-        self._entry = KernelEntry(checked.object_code, target_of(self._metadata), checked.name)
-        self._call = self._entry.call
-        return self._entry.call
+        Raises:
+            RuntimeError: this machine does not run the kernel's target.
+        """
+        if self._entry is None:
+            from hf_tle_int8.backend.cached_kernel import runnable_entry, target_of
+            from hf_tle_int8.backend.entry import KernelEntry
+
+            checked = runnable_entry(self._source, self._metadata, function.data)
+            if len(checked.parameters) != len(self._converters):
+                raise RuntimeError(
+                    f"kernel {checked.name} takes {len(checked.parameters)} native arguments, but Triton's signature "
+                    f"{self._source.signature} has {len(self._converters)}. Please report this."
+                )
+            self._entry = KernelEntry(checked.object_code, target_of(self._metadata), checked.name)
+        return self._entry
 
 
 def _at(values: tuple[Any, ...], path: arguments.Path) -> Any:

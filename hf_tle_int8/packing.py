@@ -1,0 +1,43 @@
+"""Row-major int8 weights to panels and back, in plain torch."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Panels ``[N / columns][K / group][columns][group]``, zeros behind N and K.
+
+    Attributes:
+        columns: output channels of a panel.
+        group: neighbours along K that lie together: what one instruction multiplies.
+        n_multiple: N is padded to a multiple of this, of which `columns` is a divisor.
+        k_multiple: K is padded to a multiple of this, of which `group` is a divisor.
+    """
+
+    columns: int
+    group: int
+    n_multiple: int
+    k_multiple: int
+
+    def padded(self, n: int, k: int) -> tuple[int, int]:
+        """N and K with their padding."""
+        return -(-n // self.n_multiple) * self.n_multiple, -(-k // self.k_multiple) * self.k_multiple
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """int8 ``[N, K]`` to a flat int8 tensor of panels."""
+        n, k = weight.shape
+        padded_n, padded_k = self.padded(n, k)
+        if (padded_n, padded_k) != (n, k):
+            whole = weight.new_zeros((padded_n, padded_k))
+            whole[:n, :k] = weight
+            weight = whole
+        shape = padded_n // self.columns, self.columns, padded_k // self.group, self.group
+        return weight.reshape(shape).permute(0, 2, 1, 3).reshape(-1)
+
+    def unpack(self, panels: Tensor, n: int, k: int) -> Tensor:
+        """The int8 ``[N, K]`` that `pack` was given."""
+        padded_n, padded_k = self.padded(n, k)
+        shape = padded_n // self.columns, padded_k // self.group, self.columns, self.group
+        return panels.reshape(shape).permute(0, 2, 1, 3).reshape(padded_n, padded_k)[:n, :k].contiguous()
