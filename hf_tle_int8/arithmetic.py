@@ -6,6 +6,8 @@ The product ``q_x @ q_w.T`` is exact in int32 whatever M, N, K, thread count or 
 every batch. The scheme is the ``int-quantized`` W8A8 of compressed-tensors.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -174,15 +176,25 @@ def int8_linear(x: Tensor, q_w: Tensor, scale_w: Tensor, bias: Tensor | None) ->
     return epilogue(int32_product(q_x, q_w), scale_x, scale_w, bias, x.dtype)
 
 
-def int8_linear_grad_input(grad: Tensor, q_w: Tensor, scale_w: Tensor) -> Tensor:
+def int8_linear_grad_input(
+    grad: Tensor, channels: Callable[[int, int], Tensor], scale_w: Tensor, in_features: int
+) -> Tensor:
     """Gradient of `int8_linear` for ``x``: ``grad [M, N] @ (q_w * scale_w)`` -> ``[M, K]``.
 
     The rounding of the activations is passed straight through. Computed in fp32, in blocks of output channels, and
     rounded once to the dtype of ``grad``.
+
+    Args:
+        grad: ``[M, N]``.
+        channels: gives int8 ``[stop - start, K]``, the output channels ``[start, stop)`` of ``q_w``.
+        scale_w: fp32 ``[N, 1]``.
+        in_features: K.
     """
-    grad_x = torch.zeros((grad.shape[0], q_w.shape[1]), dtype=torch.float32, device=grad.device)
+    n = scale_w.shape[0]
+    grad_x = torch.zeros((grad.shape[0], in_features), dtype=torch.float32, device=grad.device)
     with torch.autocast(grad.device.type, enabled=False):
-        for n0 in range(0, q_w.shape[0], _BLOCK_N):
-            block = slice(n0, n0 + _BLOCK_N)
-            grad_x += grad[:, block].float() @ dequantize_weight(q_w[block], scale_w[block])
+        for start in range(0, n, _BLOCK_N):
+            stop = min(start + _BLOCK_N, n)
+            weight = dequantize_weight(channels(start, stop), scale_w[start:stop])
+            grad_x += grad[:, start:stop].float() @ weight
     return grad_x.to(grad.dtype)

@@ -66,6 +66,8 @@ def quantize_and_replace_linears(
         layer = TLEInt8Linear.become(first, codes, scale, first.bias)
         for other in others:
             _share(layer, TLEInt8Linear.become(other, codes, scale, other.bias))
+        del codes
+        layer.pack_()
     converted = len(selection.convert)
     if converted:
         adopt(model)
@@ -110,7 +112,7 @@ def replace_linears_with_tle_int8(
             states[name] = state
     _warn_unused(state_dict, [alias for name in states for alias in selection.aliases[name]])
     for name, state in states.items():
-        TLEInt8Linear.become(selection.convert[name], *state)
+        TLEInt8Linear.become(selection.convert[name], *state).pack_()
     if states:
         adopt(model)
     logger.log(logging.INFO if states else logging.WARNING, selection.summary(len(states)))

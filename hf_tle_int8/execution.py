@@ -1,7 +1,9 @@
 """Running linears of packed weights: kernels compiled once for each kind, called without Triton's own Python."""
 
 import functools
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +13,12 @@ from hf_tle_int8.backend.target import Target
 from hf_tle_int8.dispatch import QUANTIZED_BLOCK, Choice, Scheme, choose, constexprs, scheme
 
 _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-_LINEAR = {"scale_x": "*fp32", "w": "*i8", "scale_w": "*fp32", "M": "i32", "N": "i32", "K": "i32"}
+_ARGUMENTS = {
+    **{"stride": "i64", "stride_x": "i64", "stride_y": "i64", "q": "*i8", "scale": "*fp32"},
+    **{"scale_x": "*fp32", "w": "*i8", "scale_w": "*fp32"},
+    **dict.fromkeys(("M", "N", "K", "K_PADDED", "tiles"), "i32"),
+}
+_ALIGNMENT = 64
 
 
 @functools.cache
@@ -19,9 +26,6 @@ def unavailable() -> str | None:
     """Why kernels cannot run in this process; None where they can. The reason names the remedy."""
     try:
         from hf_tle_int8.backend import settings
-    except ImportError as error:
-        return f"Triton cannot be imported ({error}): pip install triton."
-    try:
         from hf_tle_int8.backend.codegen import llvm
         from hf_tle_int8.backend.target import current
 
@@ -47,101 +51,147 @@ def target() -> Target:
     return current()
 
 
+@functools.cache
 def layout() -> Scheme:
     """How operands lie in memory here."""
     return scheme(target())
-
-
-@functools.cache
-def _quantizer(dtype: torch.dtype, rows: int) -> Callable[..., None]:
-    from hf_tle_int8.backend.prepared import prepare
-    from hf_tle_int8.kernels.quantize import quantize
-
-    here = layout()
-    signature = {"x": f"*{_TYPES[dtype]}", "stride": "i64", "q": "*i8", "scale": "*fp32"}
-    signature |= dict.fromkeys(("M", "K", "K_PADDED"), "i32")
-    values = {"ROWS": rows, "GROUP": here.packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": here.flipped}
-    call: Callable[..., None] = _kept(prepare(quantize, signature, values, target()))
-    return call
-
-
-@functools.cache
-def _linear(kernel: str, dtype: torch.dtype, bias: torch.dtype | None, tile: Choice) -> Callable[..., None]:
-    from hf_tle_int8.backend.prepared import prepare
-    from hf_tle_int8.kernels import linear
-
-    x, y = f"*{_TYPES[dtype]}", f"*{_TYPES[dtype]}"
-    signature = {**_LINEAR, "bias": y if bias is None else f"*{_TYPES[bias]}", "y": y, "q": "*i8"}
-    signature |= {"stride": "i64", "stride_x": "i64", "stride_y": "i64", "x": x, "K_PADDED": "i32", "tiles": "i32"}
-    values = constexprs(layout(), tile, bias is not None)
-    call: Callable[..., None] = _kept(prepare(getattr(linear, kernel), signature, values, target()))
-    return call
 
 
 # Loaded code must outlive the functions that point into it.
 _entries: list[Any] = []
 
 
-def _kept(entry: Any) -> Callable[..., None]:
+def _compiled(kernel: Any, types: dict[str, str], values: dict[str, Any]) -> Callable[..., None]:
+    from hf_tle_int8.backend.prepared import prepare
+
+    entry = prepare(kernel, {**_ARGUMENTS, **types}, values, target())
     _entries.append(entry)
     call: Callable[..., None] = entry.call
     return call
 
 
-def packed_linear(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None, n: int) -> Tensor:
-    """`hf_tle_int8.arithmetic.int8_linear` of packed weights.
+@functools.cache
+def _quantizer(dtype: torch.dtype, rows: int) -> Callable[..., None]:
+    from hf_tle_int8.kernels.quantize import quantize
+
+    values = {"ROWS": rows, "GROUP": layout().packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": layout().flipped}
+    return _compiled(quantize, {"x": f"*{_TYPES[dtype]}"}, values)
+
+
+@functools.cache
+def _linear(kernel: str, rows: int, columns: int, together: int, x: str, bias: str | None) -> Callable[..., None]:
+    from hf_tle_int8.kernels import linear
+
+    values = constexprs(layout(), Choice(kernel, rows, columns, together, 1, 1), bias is not None)
+    return _compiled(getattr(linear, kernel), {"x": f"*{x}", "y": f"*{x}", "bias": f"*{bias or x}"}, values)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that a call for one shape needs.
+
+    Attributes:
+        choice: the kernel and its tile.
+        call: the kernel.
+        quantize: the kernel that quantizes rows before it; None where it does so itself.
+        padded_k: K with its padding.
+        programs: of the kernel, along rows and columns.
+        scales: bytes of scratch for scales; codes follow.
+        scratch: bytes of scratch.
+    """
+
+    choice: Choice
+    call: Callable[..., None]
+    quantize: Callable[..., None] | None
+    padded_k: int
+    programs: tuple[int, int]
+    scales: int
+    scratch: int
+
+
+def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, threads: int) -> _Plan:
+    choice, padded_k = choose(m, n, k, target(), threads), layout().packing.padded(n, k)[1]
+    types = _TYPES[dtype], None if bias is None else _TYPES[bias]
+    call = _linear(choice.kernel, choice.tile_m, choice.tile_n, choice.rows, *types)
+    columns = -(-n // choice.tile_n)
+    if choice.kernel == "gemv":
+        programs, quantize = (-(-columns // choice.tiles), 1), None
+        rows = programs[0] * choice.tile_m
+    else:
+        programs, quantize = (-(-m // choice.tile_m), columns), _quantizer(dtype, choice.rows)
+        rows = programs[0] * choice.tile_m
+    scales = -(-4 * rows // _ALIGNMENT) * _ALIGNMENT
+    return _Plan(choice, call, quantize, padded_k, programs, scales, scales + rows * padded_k + _ALIGNMENT)
+
+
+_PLANS: dict[tuple[Any, ...], _Plan] = {}
+_MOST_PLANS = 4096
+
+
+class _Scratch(threading.local):
+    """Memory for codes and scales of activations, one for each thread of Python that calls."""
+
+    def __init__(self) -> None:
+        self.size, self.address = 0, 0
+
+    def at_least(self, size: int) -> int:
+        """The address of ``size`` bytes, aligned for vectors; what they held before is gone."""
+        if size > self.size:
+            self.memory = torch.empty(size + _ALIGNMENT, dtype=torch.int8)
+            self.size, self.address = size, -(-self.memory.data_ptr() // _ALIGNMENT) * _ALIGNMENT
+        return self.address
+
+
+_scratch = _Scratch()
+# Longer scratch is not kept between calls.
+_MOST_KEPT = 1 << 24
+
+
+def packed_linear(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """`hf_tle_int8.arithmetic.int8_linear` of packed weights; nothing is recorded for autograd.
 
     Args:
-        x: ``[M, K]``, fp32, fp16 or bf16, its last dimension contiguous.
-        panels: int8, see `packing.Packing`, for `layout`.
-        scale: fp32 ``[N, 1]`` or ``[N]``, contiguous.
-        bias: ``[N]`` fp32, fp16 or bf16, contiguous, or None.
-        n: N.
+        x: ``[..., K]``, fp32, fp16 or bf16, on the CPU.
+        panels: int8, contiguous, those of `layout` for ``[N, K]``.
+        scale: fp32 ``[N, 1]``, contiguous.
+        bias: ``[N]``, floating point, or None.
 
     Returns:
-        ``[M, N]`` in the dtype of ``x``.
+        ``[..., N]`` in the dtype of ``x``.
     """
-    m, k = x.shape
-    y = torch.empty((m, n), dtype=x.dtype)
+    shape, n = x.shape, scale.shape[0]
+    k = shape[-1]
+    if not x.is_contiguous():
+        x = x.contiguous()
+    m = x.numel() // k
+    y = torch.empty((*shape[:-1], n), dtype=x.dtype)
     if not m:
         return y
-    choice = choose(m, n, k, target(), torch.get_num_threads())
-    run = _gemv if choice.kernel == "gemv" else _gemm
-    run(choice, x, panels, scale, bias, y)
+    if bias is not None and (bias.dtype not in _TYPES or not bias.is_contiguous()):
+        bias = bias.float().contiguous()
+    key = m, n, k, x.dtype, None if bias is None else bias.dtype, torch.get_num_threads()
+    plan = _PLANS.get(key)
+    if plan is None:
+        if len(_PLANS) >= _MOST_PLANS:
+            _PLANS.clear()
+        plan = _PLANS[key] = _plan(*key)
+    _run(plan, x, panels, scale, bias, y, (m, n, k))
     return y
 
 
-def _gemv(choice: Choice, x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None, y: Tensor) -> None:
-    (m, k), n = x.shape, y.shape[1]
-    padded = layout().packing.padded(n, k)[1]
-    programs = -(-n // (choice.tiles * choice.tile_n))
-    q = torch.empty(programs * choice.tile_m * padded, dtype=torch.int8)
-    scales = torch.empty(programs * choice.tile_m, dtype=torch.float32)
-    addresses = (x.data_ptr(), x.stride(0), q.data_ptr(), scales.data_ptr(), panels.data_ptr(), scale.data_ptr())
-    call = _linear("gemv", x.dtype, None if bias is None else bias.dtype, _compiled(choice))
-    call(
-        *addresses, 0 if bias is None else bias.data_ptr(), y.data_ptr(), y.stride(0), m, n, k, padded, choice.tiles,
-        programs, 1, 1, choice.threads,
-    )  # fmt: skip
-
-
-def _gemm(choice: Choice, x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None, y: Tensor) -> None:
-    (m, k), n = x.shape, y.shape[1]
-    padded = layout().packing.padded(n, k)[1]
-    tiles = -(-m // choice.tile_m)
-    q = torch.empty(tiles * choice.tile_m * padded, dtype=torch.int8)
-    scales = torch.empty(tiles * choice.tile_m, dtype=torch.float32)
+def _run(
+    plan: _Plan, x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None, y: Tensor, size: tuple[int, int, int]
+) -> None:
+    (m, n, k), choice = size, plan.choice
+    scratch = _scratch if plan.scratch <= _MOST_KEPT else _Scratch()
+    scales = scratch.at_least(plan.scratch)
+    q, address = scales + plan.scales, 0 if bias is None else bias.data_ptr()
+    operands = panels.data_ptr(), scale.data_ptr(), address, y.data_ptr(), n, m, n
+    if plan.quantize is None:
+        plan.call(
+            x.data_ptr(), k, q, scales, *operands, k, plan.padded_k, choice.tiles, *plan.programs, 1, choice.threads
+        )
+        return
     groups = -(-m // choice.rows)
-    arguments = (x.data_ptr(), x.stride(0), q.data_ptr(), scales.data_ptr(), m, k, padded)
-    _quantizer(x.dtype, choice.rows)(*arguments, groups, 1, 1, choice.threads)
-    call = _linear("gemm", x.dtype, None if bias is None else bias.dtype, _compiled(choice))
-    call(
-        q.data_ptr(), scales.data_ptr(), panels.data_ptr(), scale.data_ptr(), 0 if bias is None else bias.data_ptr(),
-        y.data_ptr(), y.stride(0), m, n, padded, tiles, -(-n // choice.tile_n), 1, choice.threads,
-    )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=4096)
-def _compiled(choice: Choice) -> Choice:
-    """The part of a choice that a kernel is compiled for."""
-    return Choice(choice.kernel, choice.tile_m, choice.tile_n, choice.rows, 1, 1)
+    plan.quantize(x.data_ptr(), k, q, scales, m, k, plan.padded_k, groups, 1, 1, choice.threads)
+    plan.call(q, scales, *operands, plan.padded_k, *plan.programs, 1, choice.threads)

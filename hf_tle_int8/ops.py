@@ -3,25 +3,33 @@
 ``tle_int8::linear`` is opaque to ``torch.compile`` and differentiable in ``x`` and ``bias``.
 """
 
+import functools
+import warnings
+
 import torch
 from torch import Tensor
 
-from hf_tle_int8 import arithmetic
+from hf_tle_int8 import arithmetic, execution
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
+from hf_tle_int8.packing import is_packed, unpack, unpack_channels
 
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias) -> Tensor")
-_LIBRARY.define("linear_grad_input(Tensor grad, Tensor weight, Tensor weight_scale) -> Tensor")
+_LIBRARY.define("linear_grad_input(Tensor grad, Tensor weight, Tensor weight_scale, int in_features) -> Tensor")
 
 
-def linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None = None, in_features: int | None = None
+) -> Tensor:
     """INT8 linear: ``x @ (weight * weight_scale).T + bias`` with ``x`` quantized per token.
 
     Args:
         x: ``[..., K]``, fp32, fp16 or bf16.
-        weight: int8 ``[N, K]``.
+        weight: int8 ``[N, K]``, which the plain-torch reference multiplies, or panels (see `packing.Packing`), which
+            the kernels do.
         weight_scale: fp32 ``[N, 1]``, ``w ≈ weight * weight_scale``.
         bias: ``[N]``, floating point, or None.
+        in_features: K; needed with panels, whose K is padded.
 
     Returns:
         ``[..., N]`` in the dtype of ``x``. A row of ``x`` with NaN or Inf gives a row of NaN.
@@ -31,19 +39,34 @@ def linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None 
         InputValueError: the last dimension of ``x`` is not K.
         UnsupportedPlacementError: ``x`` or ``weight`` is not in the memory of the CPU.
     """
-    _check_input(x, weight, weight_scale, bias)
+    _check_input(x, weight, weight_scale, bias, weight.shape[1] if in_features is None else in_features)
     return torch.ops.tle_int8.linear(x, weight, weight_scale, bias)
 
 
-def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> None:
+def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
+    """Whether a linear of ``x`` is numbers alone: nothing traces, transforms, dispatches or differentiates it."""
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and x.dtype in arithmetic.FLOAT_DTYPES
+        and x.dim() > 0
+        and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> None:
     if x.dtype not in arithmetic.FLOAT_DTYPES:
         raise InputTypeError(
             f"the input has dtype {x.dtype}: an INT8 linear takes float32, float16 or bfloat16 and quantizes it "
             f"itself. Convert it first, for example with x.to(torch.float32)."
         )
-    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+    if x.ndim == 0 or x.shape[-1] != in_features:
         raise InputValueError(
-            f"the input has shape {tuple(x.shape)}: [..., {weight.shape[1]}] is needed, in_features last. "
+            f"the input has shape {tuple(x.shape)}: [..., {in_features}] is needed, in_features last. "
             f"Reshape it, or check which layer it was meant for."
         )
     devices = {tensor.device for tensor in (x, weight, weight_scale, bias) if tensor is not None}
@@ -55,35 +78,60 @@ def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor |
 
 
 def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    rows = x.reshape(x.shape[:-1].numel(), weight.shape[1])
+    n, k = weight_scale.shape[0], x.shape[-1]
+    if is_packed(weight):
+        if execution.unavailable() is None and execution.layout().packing.fits(weight, n, k):
+            return execution.packed_linear(x, weight, weight_scale, bias)
+        weight = unpack(weight, n, k)
+    elif execution.unavailable() is None:
+        _warn_of_row_major_weights()
+    rows = x.reshape(x.shape[:-1].numel(), k)
     y = arithmetic.int8_linear(rows, weight, weight_scale, bias)
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    return y.reshape(*x.shape[:-1], n)
+
+
+@functools.cache
+def _warn_of_row_major_weights() -> None:
+    warnings.warn(
+        "an INT8 linear with row-major weights runs on the plain-torch reference, which is slow. Layers pack their "
+        "weights for the kernels when they are loaded or called, but not inside of torch.compile: after state_dict() "
+        "or another use of layer.weight, call the model once outside of it.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 def _linear_fake(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+    return x.new_empty((*x.shape[:-1], weight_scale.shape[0]))
 
 
-def _grad_input_cpu(grad: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
-    rows = grad.reshape(grad.shape[:-1].numel(), weight.shape[0])
-    grad_x = arithmetic.int8_linear_grad_input(rows, weight, weight_scale)
-    return grad_x.reshape(*grad.shape[:-1], weight.shape[1])
+def _grad_input_cpu(grad: Tensor, weight: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+    n = weight_scale.shape[0]
+
+    def channels(start: int, stop: int) -> Tensor:
+        return unpack_channels(weight, start, stop, in_features) if is_packed(weight) else weight[start:stop]
+
+    grad_x = arithmetic.int8_linear_grad_input(grad.reshape(-1, n), channels, weight_scale, in_features)
+    return grad_x.reshape(*grad.shape[:-1], in_features)
 
 
-def _grad_input_fake(grad: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
-    return grad.new_empty((*grad.shape[:-1], weight.shape[1]))
+def _grad_input_fake(grad: Tensor, weight: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+    return grad.new_empty((*grad.shape[:-1], in_features))
 
 
 def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    _, weight, weight_scale, bias = inputs
+    x, weight, weight_scale, bias = inputs
     ctx.save_for_backward(weight, weight_scale)
+    ctx.in_features = x.shape[-1]
     ctx.bias_dtype = None if bias is None else bias.dtype
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     weight, weight_scale = ctx.saved_tensors
     needs_x, _, _, needs_bias = ctx.needs_input_grad
-    grad_x = torch.ops.tle_int8.linear_grad_input(grad, weight, weight_scale) if needs_x else None
+    grad_x = None
+    if needs_x:
+        grad_x = torch.ops.tle_int8.linear_grad_input(grad, weight, weight_scale, ctx.in_features)
     grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype) if needs_bias else None
     return grad_x, None, None, grad_bias
 

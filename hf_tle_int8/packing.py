@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packing:
-    """Panels ``[N / columns][K / group][columns][group]``, zeros behind N and K.
+    """Panels ``[N / columns, K / group, columns, group]``, zeros behind N and K.
 
     Attributes:
         columns: output channels of a panel.
@@ -26,7 +26,7 @@ class Packing:
         return -(-n // self.n_multiple) * self.n_multiple, -(-k // self.k_multiple) * self.k_multiple
 
     def pack(self, weight: Tensor) -> Tensor:
-        """int8 ``[N, K]`` to a flat int8 tensor of panels."""
+        """int8 ``[N, K]`` to contiguous panels."""
         n, k = weight.shape
         padded_n, padded_k = self.padded(n, k)
         if (padded_n, padded_k) != (n, k):
@@ -34,10 +34,28 @@ class Packing:
             whole[:n, :k] = weight
             weight = whole
         shape = padded_n // self.columns, self.columns, padded_k // self.group, self.group
-        return weight.reshape(shape).permute(0, 2, 1, 3).reshape(-1)
+        return weight.reshape(shape).permute(0, 2, 1, 3).contiguous()
 
-    def unpack(self, panels: Tensor, n: int, k: int) -> Tensor:
-        """The int8 ``[N, K]`` that `pack` was given."""
+    def fits(self, panels: Tensor, n: int, k: int) -> bool:
+        """Whether `pack` makes panels of this shape of a weight ``[n, k]``."""
         padded_n, padded_k = self.padded(n, k)
-        shape = padded_n // self.columns, padded_k // self.group, self.columns, self.group
-        return panels.reshape(shape).permute(0, 2, 1, 3).reshape(padded_n, padded_k)[:n, :k].contiguous()
+        return panels.shape == (padded_n // self.columns, padded_k // self.group, self.columns, self.group)
+
+
+def is_packed(weight: Tensor) -> bool:
+    """Whether an int8 weight is panels rather than row-major ``[N, K]``."""
+    return weight.dim() == 4
+
+
+def unpack(panels: Tensor, n: int, k: int) -> Tensor:
+    """The int8 ``[n, k]`` that any `Packing` has packed, contiguous."""
+    return unpack_channels(panels, 0, n, k)
+
+
+def unpack_channels(panels: Tensor, start: int, stop: int, k: int) -> Tensor:
+    """Rows ``[start, stop)`` of what `unpack` gives; only their panels are read."""
+    columns, group = panels.shape[2:]
+    first = start // columns
+    some = panels[first : -(-stop // columns)]
+    rows = some.permute(0, 2, 1, 3).reshape(some.shape[0] * columns, panels.shape[1] * group)
+    return rows[start - first * columns : stop - first * columns, :k].contiguous()

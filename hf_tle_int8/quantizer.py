@@ -188,6 +188,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         converted = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
         for module in converted:
             module.requires_grad_(False)
+            module.pack_()
         level = logging.INFO if converted and not new else logging.WARNING
         logger.log(level, self.selection.summary(len(converted)))
         # The quantizer lives on in model.hf_quantizer: it must not keep alive layers that a caller replaces later.

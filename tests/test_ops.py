@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch._dynamo.testing
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hf_tle_int8 import TLEInt8Linear, arithmetic, ops

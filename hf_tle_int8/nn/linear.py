@@ -1,13 +1,22 @@
 """TLEInt8Linear: the state of an INT8 linear layer and one operator call."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hf_tle_int8 import arithmetic, ops
+from hf_tle_int8 import arithmetic, execution, ops
 from hf_tle_int8.errors import InputTypeError, InputValueError, TLEInt8Error, UnsupportedPlacementError
+from hf_tle_int8.nn.packed import pack_parameter, unpack_parameter
+from hf_tle_int8.packing import is_packed, unpack
+
+_MANY_TIMES = 8
+_OFTEN_UNPACKED = (
+    "{}: something looks at its weight between calls, so that it is unpacked and packed again each time: slow. "
+    "Look at weight_scale or in_features instead, or leave this layer in float (modules_to_not_convert)."
+)
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
@@ -110,6 +119,9 @@ class TLEInt8Linear(nn.Linear):
     ``y = x @ (weight * weight_scale).T + bias``. All of its parameters are frozen; gradients flow to ``x``, so that
     adapters such as LoRA train on top. ``.to(dtype)``, ``.half()`` and the like cast the bias alone.
 
+    The weight is held once: as panels for the kernels after `pack_` or a first call, row-major before.
+    ``layer.weight``, ``state_dict()`` and all else that looks see row-major ``[N, K]``: it is turned back for them.
+
     Args:
         w_int8: int8 ``[N, K]`` codes, ``1 <= K <= 131072``.
         w_scale: scale with ``w ≈ w_int8 * w_scale[:, None]``: ``[N]``, ``[N, 1]`` or a scalar, finite and above 0.
@@ -125,6 +137,10 @@ class TLEInt8Linear(nn.Linear):
     _is_hf_initialized = True
 
     weight_scale: nn.Parameter
+    # Class attributes, for layers that were made by `become`: how often a call had to pack the weight, and whether
+    # its panels are known to be those of this machine.
+    _packed_times = 0
+    _is_ready = False
 
     def __init__(self, w_int8: Tensor, w_scale: Tensor | float, bias: Tensor | None = None):
         check_int8_weight(w_int8)
@@ -139,6 +155,32 @@ class TLEInt8Linear(nn.Linear):
         self.in_features = in_features
         self.out_features = out_features
         self._set_state(w_int8.contiguous(), scale, bias)
+
+    @property  # type: ignore[override]
+    def weight(self) -> nn.Parameter:
+        """int8 ``[N, K]``; a packed weight is turned back into that, and packed again by the next call."""
+        weight = self._weight()
+        if weight.dtype == torch.int8:
+            unpack_parameter(weight, self.out_features, self.in_features)
+        return weight
+
+    @weight.setter
+    def weight(self, value: nn.Parameter) -> None:
+        self.register_parameter("weight", value)
+
+    def _weight(self) -> nn.Parameter:
+        """The weight as it is."""
+        weight = self._parameters.get("weight")
+        if weight is None:
+            raise AttributeError(f"{type(self).__name__} has no weight yet.")
+        return weight
+
+    def pack_(self) -> "TLEInt8Linear":
+        """Turn the weight into panels for the kernels now rather than in the next call; nothing where none can run."""
+        weight = self._weight()
+        if weight.dtype == torch.int8:
+            pack_parameter(weight, self.out_features, self.in_features)
+        return self
 
     def _set_state(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         self.weight = _frozen(weight)
@@ -155,7 +197,7 @@ class TLEInt8Linear(nn.Linear):
         """
         check_placement(linear.weight, "the weight", allowed=("cpu",))
         layer = cls(*arithmetic.quantize_weight(linear.weight), None if linear.bias is None else linear.bias.clone())
-        return layer.train(linear.training)
+        return layer.train(linear.training).pack_()
 
     @classmethod
     def become(cls, linear: nn.Linear, weight: Tensor, scale: Tensor, bias: Tensor | None) -> "TLEInt8Linear":
@@ -176,6 +218,8 @@ class TLEInt8Linear(nn.Linear):
         """Turn this layer itself back into a trainable ``nn.Linear`` with the given float tensors; undoes `become`."""
         linear = cast(nn.Linear, self)
         del self.weight_scale
+        for key in ("_packed_times", "_is_ready"):
+            self.__dict__.pop(key, None)
         linear.__class__ = nn.Linear
         linear.weight = nn.Parameter(weight.detach())
         linear.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach()))
@@ -194,18 +238,51 @@ class TLEInt8Linear(nn.Linear):
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The float weight ``[N, K]``: ``weight * weight_scale`` in fp32, rounded once to ``dtype``."""
-        return arithmetic.dequantize_weight(self.weight.detach(), self.weight_scale.detach(), dtype)
+        weight = self._weight().detach()
+        if is_packed(weight):
+            weight = unpack(weight, self.out_features, self.in_features)
+        return arithmetic.dequantize_weight(weight, self.weight_scale.detach(), dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [..., K]`` in fp32, fp16 or bf16 -> ``[..., N]`` in the same dtype; see `ops.linear`."""
-        return ops.linear(x, self.weight, self.weight_scale, self.bias)
+        parameters: dict[str, Any] = self._parameters
+        bias = parameters["bias"]
+        if torch.compiler.is_compiling():
+            return ops.linear(x, parameters["weight"], parameters["weight_scale"], bias, self.in_features)
+        # Another reference: a thread that turns the weight back must not take its memory from under the kernel.
+        weight = self._weight().detach()
+        if not (self._is_ready and is_packed(weight)):
+            weight = self._packed_now(weight)
+        if is_packed(weight) and ops.is_plain_call(x, bias) and x.shape[-1] == self.in_features:
+            return execution.packed_linear(x, weight, parameters["weight_scale"], bias)
+        return ops.linear(x, weight, self.weight_scale, bias, self.in_features)
+
+    def _packed_now(self, weight: Tensor) -> Tensor:
+        """The weight for a call, packed if kernels can run; warns where something unpacks it between calls."""
+        panels = pack_parameter(self._weight(), self.out_features, self.in_features)
+        if panels is None:
+            return weight
+        self._is_ready = True
+        if not is_packed(weight):
+            self._packed_times += 1
+            if self._packed_times == _MANY_TIMES:
+                warnings.warn(_OFTEN_UNPACKED.format(self), RuntimeWarning, stacklevel=4)
+        return panels
 
     def extra_repr(self) -> str:
         """What ``print`` shows between the brackets."""
         return f"{super().extra_repr()}, weights=int8 per channel, activations=int8 per token"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: panels may meet another machine, whose packing is another."""
+        return {key: value for key, value in self.__dict__.items() if key != "_is_ready"}
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        _ = self.weight
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TLEInt8Linear":
-        codes_and_scale = (self.weight, self.weight_scale)
+        codes_and_scale = (self._weight(), self.weight_scale)
 
         def keep_dtype(tensor: Tensor) -> Tensor:
             applied = fn(tensor)
@@ -214,6 +291,8 @@ class TLEInt8Linear(nn.Linear):
             return applied
 
         super()._apply(keep_dtype, recurse)
+        if self._weight().device.type != "cpu":
+            _ = self.weight
         return self
 
     def _load_from_state_dict(
@@ -221,6 +300,7 @@ class TLEInt8Linear(nn.Linear):
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
         """Refuse what ``copy_`` would silently cast to int8 codes, and accept every shape of scale."""
+        _ = self.weight
         try:
             if (weight := state_dict.get(f"{prefix}weight")) is not None:
                 check_int8_weight(weight, f"{prefix}weight")
