@@ -6,6 +6,7 @@ import platform
 
 import torch
 
+from hf_tle_int8 import execution
 from hf_tle_int8.backend import debug, hwcap, settings, target
 
 _PACKAGES = (
@@ -61,8 +62,16 @@ def environment() -> dict[str, str]:
         **_target(),
         **_triton_backend(),
         **{name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
-        "INT8 linears run on": "plain torch (exact fp32 slices); the Triton kernels are not part of this release",
+        "INT8 linears run on": _linears(),
     }
+
+
+def _linears() -> str:
+    reason = execution.unavailable()
+    if reason is not None:
+        return f"the plain-torch reference, exact but slow: {reason}"
+    packing = execution.layout().packing
+    return f"Triton kernels, from panels of {packing.columns} channels by {packing.group} inputs"
 
 
 def _target() -> dict[str, str]:

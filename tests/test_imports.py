@@ -16,7 +16,7 @@ RANKS = {
     "hf_tle_int8.matching": 1,
     "hf_tle_int8.packing": 1,
     "hf_tle_int8.arithmetic": 1,
-    "hf_tle_int8.report": 1,
+    "hf_tle_int8.report": 4,
     "hf_tle_int8.weight_access": 1,
     "hf_tle_int8.dispatch": 2,
     "hf_tle_int8.execution": 3,

@@ -1,6 +1,8 @@
 """The weight of an INT8 layer as panels for the kernels, and back: one copy, in one parameter."""
 
+import functools
 import threading
+import warnings
 
 from torch import Tensor, nn
 
@@ -9,6 +11,15 @@ from hf_tle_int8.packing import is_packed, unpack
 
 # A weight must not change its form while another thread changes it.
 _lock = threading.Lock()
+
+
+@functools.cache
+def _warn_of_missing_kernels(reason: str) -> None:
+    warnings.warn(
+        f"INT8 linears run on the plain-torch reference, which is exact but slow, since the kernels cannot: {reason}",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
@@ -24,7 +35,11 @@ def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
     """
     with _lock:
         data = weight.detach()
-        if data.device.type != "cpu" or execution.unavailable() is not None:
+        if data.device.type != "cpu":
+            return None
+        reason = execution.unavailable()
+        if reason is not None:
+            _warn_of_missing_kernels(reason)
             return None
         packing = execution.layout().packing
         if is_packed(data):

@@ -113,7 +113,9 @@ def test_layers_that_share_a_weight_share_its_panels(layer, codes):
 
 def test_without_kernels_the_weight_stays_row_major(layer, codes, monkeypatch):
     monkeypatch.setattr(execution, "unavailable", lambda: "no kernels")
-    assert packed_module.pack_parameter(held(layer), 45, 70) is None
+    packed_module._warn_of_missing_kernels.cache_clear()
+    with pytest.warns(RuntimeWarning, match="the kernels cannot: no kernels"):
+        assert packed_module.pack_parameter(held(layer), 45, 70) is None
     x = torch.randn(3, 70)
     with torch.no_grad():
         assert torch.equal(layer(x), reference(layer, codes, x))
@@ -166,7 +168,10 @@ def test_gradients_are_those_of_row_major_weights(layer, codes):
     inputs = [torch.randn(3, 70).requires_grad_()]
     inputs.append(inputs[0].detach().clone().requires_grad_())
     layer(inputs[0]).square().sum().backward()
-    ops.linear(inputs[1], codes, layer.weight_scale, layer.bias).square().sum().backward()
+    ops._warn_of_row_major_weights.cache_clear()
+    with pytest.warns(RuntimeWarning, match="row-major weights runs on the plain-torch reference"):
+        y = ops.linear(inputs[1], codes, layer.weight_scale, layer.bias)
+    y.square().sum().backward()
     assert torch.equal(inputs[0].grad, inputs[1].grad)
 
 
