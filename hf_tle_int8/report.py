@@ -62,11 +62,12 @@ def environment() -> dict[str, str]:
         **_target(),
         **_triton_backend(),
         **{name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
-        "INT8 linears run on": _linears(),
+        "INT8 linears run on": what_runs_linears(),
     }
 
 
-def _linears() -> str:
+def what_runs_linears() -> str:
+    """The Triton kernels, or plain torch and why."""
     reason = execution.unavailable()
     if reason is not None:
         return f"the plain-torch reference, exact but slow: {reason}"

@@ -3,9 +3,10 @@
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
-from hf_tle_int8.cli.measure import REFERENCE_NOTE, megabytes, parameter_bytes, timed
+from hf_tle_int8.cli.measure import megabytes, parameter_bytes, timed
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError
+from hf_tle_int8.report import what_runs_linears
 
 
 def run(name: str, prompt: str, max_new_tokens: int) -> None:
@@ -29,7 +30,7 @@ def run(name: str, prompt: str, max_new_tokens: int) -> None:
     print(f"\n{'':6}{'parameters':>14}{'decode':>16}")
     for title, size, tokens_per_second in rows:
         print(f"{title:<6}{megabytes(size):>14}{tokens_per_second:>10.1f} tok/s")
-    print(f"\n{REFERENCE_NOTE}")
+    print(f"\nThe INT8 linears ran on {what_runs_linears()}.")
 
 
 def _variants() -> list[tuple[str, TLEInt8Config | None]]:

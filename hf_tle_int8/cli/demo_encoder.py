@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from hf_tle_int8.cli.measure import REFERENCE_NOTE, megabytes, parameter_bytes, timed
+from hf_tle_int8.cli.measure import megabytes, parameter_bytes, timed
 from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.report import what_runs_linears
 
 SENTENCES = (
     "A man is playing a guitar on the street.",
@@ -93,7 +94,7 @@ def run() -> None:
         size, duration = megabytes(parameter_bytes(encoder.model)), _milliseconds(encoder, title)
         print(f"{title:<6}{size:>14}{duration:>11.1f} ms")
     _print_round_trip(encoders["INT8"], embeddings["INT8"])
-    print(f"\n{REFERENCE_NOTE}")
+    print(f"\nThe INT8 linears ran on {what_runs_linears()}.")
 
 
 def _print_ranking(query: str, encoders: dict[str, Encoder], embeddings: dict[str, Tensor]) -> None:

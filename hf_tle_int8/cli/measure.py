@@ -8,11 +8,6 @@ from torch import nn
 
 _Result = TypeVar("_Result")
 
-REFERENCE_NOTE = (
-    "Note: INT8 linears run on the plain-torch reference in this release. It is exact and small, not fast; "
-    "the Triton kernels that make it fast are not part of it yet."
-)
-
 
 def timed(task: Callable[[], _Result]) -> tuple[_Result, float]:
     """Run ``task``; returns its result and the seconds it took."""
