@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from kernel_runs import Kernel
 from tensor_kernels import POISON, KernelCase
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from hf_tle_int8.dispatch import QUANTIZED_BLOCK, Choice, choose, constexprs, sc
 from hf_tle_int8.kernels.linear import gemm, gemv
 from hf_tle_int8.kernels.quantize import quantize
 
+Place = Callable[[str, np.ndarray], np.ndarray]
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 # Rows that `activations` must be asked for to give every kind.
@@ -87,8 +89,8 @@ class Linear:
         return [case] if kernel is gemv else [quantizer(self.target, self.dtype, self.choice.rows), case]
 
     def run(
-        self, kernels: Sequence[Callable[..., None]], x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None,
-        tiles: int = 1,
+        self, kernels: Sequence[Kernel], x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None,
+        tiles: int = 1, place: Place = lambda _, values: values,
     ) -> Tensor:  # fmt: skip
         """The result for ``x [M, K]`` and int8 ``weight [N, K]``; ``tiles`` of columns to each program.
 
@@ -96,26 +98,29 @@ class Linear:
 
         Args:
             kernels: `cases`, ready to run.
+            place: puts the values of an operand, given its name, where the kernels shall find them.
         """
         (m, k), n, packing = x.shape, len(weight), scheme(self.target).packing
-        padded = packing.padded(n, k)[1]
-        rows = -(-m // self.choice.tile_m) * self.choice.tile_m
-        columns = -(-n // (tiles * self.choice.tile_n))
-        copies = columns if self.choice.kernel == "gemv" else 1
-        q, scales = poisoned(copies * rows * padded, torch.int8), poisoned(copies * rows, torch.float32)
-        source, y = poisoned((m, k + _GAP), x.dtype), poisoned((m, n + _GAP), x.dtype)
-        source[:, :k] = x
-        inputs = [array(packing.pack(weight)), array(scale), 0 if bias is None else array(bias)]
-        activations, room = (array(source), k + _GAP), (array(q), array(scales))
-        result = (*inputs, array(y), n + _GAP, m, n)
-        *first, kernel = kernels
-        if first:
-            first[0](*activations, *room, m, k, padded, -(-m // self.choice.rows), 1, 1, 1)
-            kernel(*room, *result, padded, rows // self.choice.tile_m, columns, 1, 1)
+        padded, groups = packing.padded(n, k)[1], -(-m // self.choice.rows)
+        rows, columns = -(-m // self.choice.tile_m), -(-n // (tiles * self.choice.tile_n))
+        room = self.choice.tile_m * (columns if self.choice.kernel == "gemv" else rows)
+        source, y = (poisoned((m - 1) * (size + _GAP) + size, x.dtype) for size in (k, n))
+        source.as_strided((m, k), (k + _GAP, 1))[...] = x
+        operands = {
+            "x": source, "q": poisoned(room * padded, torch.int8), "scale_x": poisoned(room, torch.float32),
+            "w": packing.pack(weight), "scale_w": scale, "bias": bias, "y": y,
+        }  # fmt: skip
+        placed = [0 if values is None else place(name, array(values)) for name, values in operands.items()]
+        start, scratch, result = (placed[0], k + _GAP), placed[1:3], (*placed[1:], n + _GAP, m, n)
+        if self.choice.kernel == "gemv":
+            kernels[0](*start, *result, k, padded, tiles, columns, 1, 1, 1)
         else:
-            kernel(*activations, *room, *result, k, padded, tiles, columns, 1, 1, 1)
-        assert (y[:, n:].contiguous().view(torch.uint8) == POISON).all()
-        return y[:, :n]
+            kernels[0](*start, *scratch, m, k, padded, groups, 1, 1, 1)
+            kernels[1](*result, padded, rows, columns, 1, 1)
+        y = torch.from_numpy(placed[-1]).view(x.dtype)
+        gaps = y.as_strided((m - 1, _GAP), (n + _GAP, 1), n).contiguous()
+        assert (gaps.view(torch.uint8) == POISON).all()
+        return y.as_strided((m, n), (n + _GAP, 1))
 
 
 def poisoned(shape: tuple[int, ...] | int, dtype: torch.dtype) -> Tensor:

@@ -91,6 +91,6 @@ def test_the_longest_rows():
     x[::3] = 1.0
     scale = torch.ones(9)
     expected = int8_linear(x, weight, scale, None)
-    assert expected.abs().max() > 127 * 127 * MAX_IN_FEATURES / 127.01
+    assert expected.max() == 128 * MAX_IN_FEATURES
     for m in (1, 2, 4, 9):
         assert_same(run(x[:m], weight, scale, None), expected[:m])
