@@ -19,7 +19,7 @@ from hf_tle_int8.backend.target import Target, host, named
 
 Kernel = Callable[..., None]
 
-_INTEGERS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64}
+INTEGERS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64}
 
 _objects: dict[tuple, tuple[str, bytes]] = {}
 
@@ -43,7 +43,7 @@ def on_host(case: KernelCase, lowered_for: Target) -> Kernel:
     chosen = host()
     symbol, code = compiled(case, lowered_for, chosen)
     loaded = LoadedObject(code, chosen, [symbol], runtime_symbols())
-    kinds = [ctypes.c_void_p if kind[0] == "*" else _INTEGERS[kind] for kind in case.signature.values()]
+    kinds = [ctypes.c_void_p if kind[0] == "*" else INTEGERS[kind] for kind in case.signature.values()]
     function = ctypes.CFUNCTYPE(None, *kinds, *[ctypes.c_int32] * 4)(loaded.addresses[symbol])
 
     def call(*arguments: "np.ndarray | int") -> None:
