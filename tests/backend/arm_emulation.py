@@ -22,7 +22,7 @@ LINKER = "aarch64-linux-gnu-ld"
 CPU_OF_TARGET = {"neon": "cortex-a72", "neon-dotprod": "neoverse-n1", "neon-i8mm": "max,sve=off"}
 
 _REGISTERS = 8
-_ARGUMENTS = 16
+_ARGUMENTS = 18
 _ALIGNMENT = 64
 _MEMORY = 1 << 24
 

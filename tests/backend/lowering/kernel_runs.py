@@ -1,7 +1,9 @@
 """Running the cases of `tensor_kernels` and its like: on the host, and under emulation."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,10 @@ from hf_tle_int8.backend import codegen
 from hf_tle_int8.backend.loader import LoadedObject
 from hf_tle_int8.backend.openmp import runtime_symbols
 from hf_tle_int8.backend.target import Target, host, named
+
+Kernel = Callable[..., None]
+
+INTEGERS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64}
 
 _objects: dict[tuple, tuple[str, bytes]] = {}
 
@@ -32,13 +38,12 @@ def compiled(case: KernelCase, lowered_for: Target, chosen: Target) -> tuple[str
     return _objects[key]
 
 
-def on_host(case: KernelCase, lowered_for: Target) -> Callable[..., None]:
+def on_host(case: KernelCase, lowered_for: Target) -> Kernel:
     """The kernel as a function of arrays, pointers and integers."""
     chosen = host()
     symbol, code = compiled(case, lowered_for, chosen)
     loaded = LoadedObject(code, chosen, [symbol], runtime_symbols())
-    pointers = [kind.startswith("*") for kind in case.signature.values()]
-    kinds = [ctypes.c_void_p if pointer else ctypes.c_int32 for pointer in pointers]
+    kinds = [ctypes.c_void_p if kind[0] == "*" else INTEGERS[kind] for kind in case.signature.values()]
     function = ctypes.CFUNCTYPE(None, *kinds, *[ctypes.c_int32] * 4)(loaded.addresses[symbol])
 
     def call(*arguments: "np.ndarray | int") -> None:
@@ -48,14 +53,22 @@ def on_host(case: KernelCase, lowered_for: Target) -> Callable[..., None]:
     return call
 
 
-def check_on_arm(cases: Sequence[KernelCase], name: str, folder: Path) -> None:
-    """Check all cases in one emulated process, on the CPU for the target ``name``."""
+@contextmanager
+def on_arm(
+    cases: Sequence[KernelCase], name: str, folder: Path
+) -> Iterator[Callable[[KernelCase], Callable[..., None]]]:
+    """One emulated process with all kernels, on the CPU for the target ``name``: gives each as `on_host` does."""
     require_emulator()
     chosen = named(name)
     objects = dict(compiled(case, chosen, chosen) for case in cases)
     stubs = codegen.compile_module(chosen, STUBS).object_code
     program = link([stubs, *objects.values()], list(objects), folder)
     with ArmProcess(program, list(objects), CPU_OF_TARGET[name]) as arm:
+        yield lambda case: functools.partial(arm.call, compiled(case, chosen, chosen)[0])
+
+
+def check_on_arm(cases: Sequence[KernelCase], name: str, folder: Path) -> None:
+    """Check all cases in one emulated process."""
+    with on_arm(cases, name, folder) as kernel:
         for case in cases:
-            entry = compiled(case, chosen, chosen)[0]
-            case.check(lambda *arguments, entry=entry: arm.call(entry, *arguments))
+            case.check(kernel(case))
