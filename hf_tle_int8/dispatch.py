@@ -119,3 +119,9 @@ def choose(m: int, n: int, k: int, target: Target, threads: int) -> Choice:
             return Choice("gemv", rows, columns, together, min(team, whole), -(-whole // team))
     rows, columns = layout.gemm
     return Choice("gemm", rows, columns, rows if layout.interleaved else 1, team, 1)
+
+
+def product_tile(m: int, layout: Scheme) -> tuple[int, int, int]:
+    """Rows and columns of a tile, and rows that lie together, for m rows of codes without scales."""
+    tile_m, tile_n = next((tile for tile in layout.gemv if m <= tile[0]), layout.gemm)
+    return tile_m, tile_n, tile_m if layout.interleaved else 1

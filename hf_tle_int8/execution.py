@@ -61,7 +61,14 @@ def layout() -> Scheme:
 _entries: list[Any] = []
 
 
-def _compiled(kernel: Any, types: dict[str, str], values: dict[str, Any]) -> Callable[..., None]:
+def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any]) -> Callable[..., None]:
+    """A kernel, ready to be called with addresses and integers, the grid and the number of threads.
+
+    Args:
+        kernel: a ``triton.jit`` function of `hf_tle_int8.kernels`.
+        types: Triton's names of the types of arguments that differ from call to call.
+        values: of its constexprs.
+    """
     from hf_tle_int8.backend.prepared import prepare
 
     entry = prepare(kernel, {**_ARGUMENTS, **types}, values, target())
@@ -75,7 +82,7 @@ def _quantizer(dtype: torch.dtype, rows: int) -> Callable[..., None]:
     from hf_tle_int8.kernels.quantize import quantize
 
     values = {"ROWS": rows, "GROUP": layout().packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": layout().flipped}
-    return _compiled(quantize, {"x": f"*{_TYPES[dtype]}"}, values)
+    return compiled(quantize, {"x": f"*{_TYPES[dtype]}"}, values)
 
 
 @functools.cache
@@ -83,7 +90,7 @@ def _linear(kernel: str, rows: int, columns: int, together: int, x: str, bias: s
     from hf_tle_int8.kernels import linear
 
     values = constexprs(layout(), Choice(kernel, rows, columns, together, 1, 1), bias is not None)
-    return _compiled(getattr(linear, kernel), {"x": f"*{x}", "y": f"*{x}", "bias": f"*{bias or x}"}, values)
+    return compiled(getattr(linear, kernel), {"x": f"*{x}", "y": f"*{x}", "bias": f"*{bias or x}"}, values)
 
 
 @dataclass(frozen=True)

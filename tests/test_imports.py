@@ -20,6 +20,7 @@ RANKS = {
     "hf_tle_int8.weight_access": 1,
     "hf_tle_int8.dispatch": 2,
     "hf_tle_int8.execution": 3,
+    "hf_tle_int8.int_mm": 4,
     "hf_tle_int8.ops": 4,
     "hf_tle_int8.nn": 5,
     "hf_tle_int8.selection": 6,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hf_tle_int8.dispatch import SCHEMES
-from hf_tle_int8.packing import Packing
+from hf_tle_int8.packing import Packing, unpack
 
 PACKINGS = list(dict.fromkeys(scheme.packing for scheme in SCHEMES.values()))
 # Panels and groups that differ from each other and from their multiples, so that no two of them can be mistaken.
@@ -28,10 +28,12 @@ def test_what_is_packed_is_unpacked_and_the_rest_is_zero(packing):
         for k in around(packing.k_multiple):
             weight = codes(n, k)
             panels = packing.pack(weight)
-            assert panels.shape == (torch.Size(packing.padded(n, k)).numel(),)
+            assert packing.fits(panels, n, k)
+            assert panels.numel() == torch.Size(packing.padded(n, k)).numel()
+            assert panels.is_contiguous()
             assert panels.dtype == torch.int8
             assert panels.count_nonzero() == n * k
-            unpacked = packing.unpack(panels, n, k)
+            unpacked = unpack(panels, n, k)
             assert torch.equal(unpacked, weight)
             assert unpacked.is_contiguous()
 
@@ -40,7 +42,7 @@ def test_what_is_packed_is_unpacked_and_the_rest_is_zero(packing):
 def test_the_place_of_each_weight(packing):
     n, k = packing.n_multiple + 1, packing.k_multiple + 1
     weight, (_, padded_k) = codes(n, k), packing.padded(n, k)
-    panels = packing.pack(weight)
+    panels = packing.pack(weight).flatten()
     for column in range(n):
         for inner in range(k):
             panel, own = divmod(column, packing.columns)

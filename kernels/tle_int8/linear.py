@@ -25,6 +25,23 @@ def gemm(
 
 
 @triton.jit
+def gemm_int32(
+    q, w, y, stride, M, N, K, TILE_M: tl.constexpr, TILE_N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    GROUP: tl.constexpr, STEPS: tl.constexpr, FLIPPED: tl.constexpr,
+):  # fmt: skip
+    """``y = q @ w.T`` in int32, as `gemm` without scales; sums wrap.
+
+    Grid: ``(ceil(M / TILE_M), ceil(N / TILE_N))``.
+    """
+    row, column = tl.program_id(0) * TILE_M, tl.program_id(1) * TILE_N
+    from_q, from_w = q + row.to(tl.int64) * K, w + column.to(tl.int64) * K
+    sums = product(from_q, from_w, K, TILE_M, TILE_N, ROWS, COLUMNS, GROUP, STEPS, FLIPPED)
+    rows, columns = row + tl.arange(0, TILE_M), column + tl.arange(0, TILE_N)
+    places = y + rows[:, None].to(tl.int64) * stride + columns[None, :]
+    tl.store(places, sums, mask=(rows < M)[:, None] & (columns < N)[None, :])
+
+
+@triton.jit
 def gemv(
     x, stride_x, q, scale_x, w, scale_w, bias, y, stride_y, M, N, K, K_PADDED, tiles, TILE_M: tl.constexpr,
     TILE_N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr, STEPS: tl.constexpr,

@@ -19,7 +19,7 @@ K_TAILS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128,
 
 
 def run(x, weight, scale, bias):
-    return execution.packed_linear(x, execution.layout().packing.pack(weight), scale, bias, len(weight))
+    return execution.packed_linear(x, execution.layout().packing.pack(weight), scale, bias)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_every_tail(dtype):
         expected = int8_linear(x, weight, scale, bias)
         panels = execution.layout().packing.pack(weight)
         for m in (1, 2, 3, 5, ALL_ROWS):
-            assert_same(execution.packed_linear(x[:m], panels, scale, bias, n), expected[:m])
+            assert_same(execution.packed_linear(x[:m], panels, scale, bias), expected[:m])
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -66,7 +66,7 @@ def test_a_row_gives_the_same_bits_wherever_it_is_and_however_it_is_run(dtype, t
         for rows in [*([row] for row in range(ALL_ROWS)), range(5), range(4, -1, -1), range(33), range(32, -1, -1)]:
             choice = choose(len(rows), n, k, execution.target(), count)
             chosen.add((choice.kernel, choice.threads))
-            assert_same(execution.packed_linear(x[list(rows)], panels, scale, bias, n), expected[list(rows)])
+            assert_same(execution.packed_linear(x[list(rows)], panels, scale, bias), expected[list(rows)])
     assert chosen == set(itertools.product(("gemv", "gemm"), (1, 2, 3, 4)))
 
 
