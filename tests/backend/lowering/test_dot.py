@@ -3,22 +3,24 @@ import platform
 import pytest
 from arm_emulation import CPU_OF_TARGET
 from dot_kernels import DOT_CASES
+from dot_uses import DOT_USES
 from kernel_runs import check_on_arm, on_host
 
 from hf_tle_int8.backend import target
 
+CASES = [*DOT_CASES, *DOT_USES]
 # Types for which some CPUs have an instruction that sums several products.
-WITH_INSTRUCTIONS = [case for case in DOT_CASES if case.signature["a"] in ("*i8", "*bf16")]
+WITH_INSTRUCTIONS = [case for case in CASES if case.signature["a"] in ("*i8", "*bf16")]
 
 
-@pytest.mark.parametrize("case", DOT_CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_on_the_host(case):
     case.check(on_host(case, target.host()))
 
 
 @pytest.mark.parametrize("name", CPU_OF_TARGET)
 def test_on_arm(name, tmp_path):
-    check_on_arm(DOT_CASES, name, tmp_path)
+    check_on_arm(CASES, name, tmp_path)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instructions are of x86-64")
