@@ -38,7 +38,7 @@ def neon_widening(_: Target) -> Instruction:
             a, b = (f.cast("sext", f.shuffle(operand, None, half), I16) for operand in (*rows, *columns))
             pairs.append(f.call("llvm.aarch64.neon.saddlp.v4i32.v8i16", _V4I32, f.binary("mul", a, b)))
         sums = f.call("llvm.aarch64.neon.addp.v4i32", _V4I32, *pairs)
-        return f.binary("add", accumulator, sums)
+        return _opaque(f, f.binary("add", accumulator, sums), "w")
 
     return Instruction(I32, 2, 0, _BY_FOUR, 4, _repeated(16), as_it_is, multiply)
 
@@ -79,10 +79,19 @@ def x86_widening(target: Target) -> Instruction:
     def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
         for pair in zip(rows, columns, strict=True):
             accumulator = f.binary("add", accumulator, f.call(name, accumulator.type, *pair))
-        return accumulator
+        return _opaque(f, accumulator, "v")
 
     bits = (lanes // 4).bit_length() - 1
     return Instruction(I32, bits, 0, _BY_FOUR, _BY_FOUR, rows, halves, multiply, column_registers=2, row_registers=3)
+
+
+def _opaque(f: FunctionBuilder, sums: Operand, registers: str) -> Operand:
+    """``sums`` from an empty instruction: LLVM would add what follows in trees, whose partial sums spill.
+
+    Args:
+        registers: LLVM's letter for those that are vectors.
+    """
+    return f.emit(sums.type, f'call {sums.type} asm "", "={registers},0"({sums.typed})')
 
 
 def _repeated(lanes: int) -> Callable[[FunctionBuilder, Operand, int], Sequence[Operand]]:

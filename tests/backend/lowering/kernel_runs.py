@@ -14,6 +14,7 @@ from tensor_kernels import KernelCase
 
 from hf_tle_int8.backend import codegen
 from hf_tle_int8.backend.loader import LoadedObject
+from hf_tle_int8.backend.lowering.kernel import LoweredKernel
 from hf_tle_int8.backend.openmp import runtime_symbols
 from hf_tle_int8.backend.target import Target, host, named
 
@@ -21,7 +22,27 @@ Kernel = Callable[..., None]
 
 INTEGERS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64}
 
+_lowered: dict[tuple, LoweredKernel] = {}
 _objects: dict[tuple, tuple[str, bytes]] = {}
+
+
+def lowered(case: KernelCase, chosen: Target) -> LoweredKernel:
+    """The case's kernel as LLVM IR; lowered once."""
+    key = _key(case, chosen)
+    if key not in _lowered:
+        _lowered[key] = case.lowered(chosen)
+    return _lowered[key]
+
+
+def _key(case: KernelCase, *targets: Target) -> tuple:
+    names = (target.name for target in targets)
+    return (case.kernel, *case.signature.items(), *case.constexprs.items(), *names)
+
+
+def assert_same_code(cases: Sequence[KernelCase], name: str, other: str) -> None:
+    """The targets have the same IR for all cases: those that ran for ``other`` need not for ``name``."""
+    for case in cases:
+        assert lowered(case, named(name)).body == lowered(case, named(other)).body, case.id
 
 
 def compiled(case: KernelCase, lowered_for: Target, chosen: Target) -> tuple[str, bytes]:
@@ -29,9 +50,9 @@ def compiled(case: KernelCase, lowered_for: Target, chosen: Target) -> tuple[str
 
     Instructions of x86-64 that ``lowered_for`` has beyond ``chosen`` are replaced by functions.
     """
-    key = (case.kernel, *case.signature.items(), *case.constexprs.items(), lowered_for.name, chosen.name)
+    key = _key(case, lowered_for, chosen)
     if key not in _objects:
-        kernel, name = case.lowered(lowered_for), f"case{len(_objects)}"
+        kernel, name = lowered(case, lowered_for), f"case{len(_objects)}"
         body = kernel.body.replace(f"@{kernel.name}_", f"@{name}_")
         body = body if chosen is lowered_for else with_models(body)
         _objects[key] = f"{name}_launch", codegen.compile_module(chosen, body).object_code

@@ -7,8 +7,7 @@ import pytest
 import reduction_kernels
 import tensor_kernels
 import view_kernels
-from arm_emulation import CPU_OF_TARGET
-from kernel_runs import check_on_arm, on_host
+from kernel_runs import assert_same_code, check_on_arm, on_host
 
 from hf_tle_int8.backend import target
 
@@ -36,6 +35,10 @@ def test_large_tensors_are_not_on_the_stack_of_a_thread():
         threading.stack_size(before)
 
 
-@pytest.mark.parametrize("name", CPU_OF_TARGET)
+@pytest.mark.parametrize("name", ["neon", "neon-i8mm"])
 def test_on_arm(name, tmp_path):
     check_on_arm(CASES, name, tmp_path)
+
+
+def test_sdot_alone_changes_nothing_but_products():
+    assert_same_code(CASES, "neon-dotprod", "neon-i8mm")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import triton
 import triton.language as tl
-from arm_emulation import CPU_OF_TARGET
-from kernel_runs import check_on_arm, on_host
+from kernel_runs import assert_same_code, check_on_arm, on_host
 from memory_kernels import CASES
 from ttir_support import stock_module
 
@@ -22,9 +21,13 @@ def test_on_the_host(case):
     case.check(on_host(case, target.host()))
 
 
-@pytest.mark.parametrize("name", CPU_OF_TARGET)
+@pytest.mark.parametrize("name", ["neon", "neon-i8mm"])
 def test_on_arm(name, tmp_path):
     check_on_arm(CASES, name, tmp_path)
+
+
+def test_sdot_alone_changes_nothing_but_products():
+    assert_same_code(CASES, "neon-dotprod", "neon-i8mm")
 
 
 def guarded(excess):
