@@ -15,11 +15,11 @@ from hf_tle_int8.bench.timing import seconds
 _READ_BYTES = 256 << 20
 # What eight registers of 256 bits hold.
 _READ_LANES = 64
-_REPEATS = 7
+_REPEATS = 25
 
 # Enough independent accumulators for the latency of any core's multiply, with two operands in 16 registers.
 _ACCUMULATORS = 12
-_STEPS = 1_000_000
+_STEPS = 500_000
 
 
 @triton.jit

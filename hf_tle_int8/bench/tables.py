@@ -87,7 +87,7 @@ def records(outcome: Outcome, machine: Machine, base: str) -> list[dict[str, Any
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    return None if value is None else float(f"{value:.4g}")
 
 
 def write_csv(path: Path, found: Sequence[Mapping[str, Any]], facts: Mapping[str, str]) -> None:

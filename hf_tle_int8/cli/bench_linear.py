@@ -107,11 +107,14 @@ def run(arguments: argparse.Namespace) -> None:
 def _peers(names: list[str] | None) -> list[Any]:
     from hf_tle_int8.bench.peers import PEERS
 
-    found = [peer for peer in PEERS if names is None or peer.name.startswith(tuple(names))]
-    if not found:
-        known = ", ".join(peer.name for peer in PEERS)
-        raise ValueError(f"no peer is called {' or '.join(names or [])}. Choose of {known}.")
-    return found
+    exact = {peer.name for peer in PEERS}
+    chosen = set(exact) if names is None else set()
+    for name in names or []:
+        found = {name} & exact or {known for known in exact if known.startswith(name)}
+        if not found:
+            raise ValueError(f"no peer is called {name!r}. Choose of {', '.join(peer.name for peer in PEERS)}.")
+        chosen |= found
+    return [peer for peer in PEERS if peer.name in chosen]
 
 
 def _machine() -> Any:

@@ -11,9 +11,8 @@ def result(peer: str, n: int, seconds: float) -> Result:
     return Result(peer, n, 100, 2, "hot", Times(seconds, 2 * seconds), n * 100, 0.01)
 
 
-OUTCOME = Outcome(
-    [result("ours", 10, 1e-6), result("base", 10, 4e-6), result("ours", 20, 1e-6), result("base", 20, 1e-6)]
-)
+CASES = (("ours", 10, 1e-6), ("base", 10, 4e-6), ("ours", 20, 1e-6), ("base", 20, 1e-6))
+OUTCOME = Outcome([result(*case) for case in CASES])
 
 
 def test_ratios_are_to_the_base_of_the_same_case():

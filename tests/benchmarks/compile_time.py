@@ -12,40 +12,38 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 COLD_LIMIT, CACHED_LIMIT = 0.5, 0.020
 # Compiles one kernel by its number, and prints its name, the seconds of the kernel before and its own.
 SCRIPT = """
 import sys, time
+import machine_model
 import torch
-from hf_tle_int8 import dispatch, execution
-from hf_tle_int8.kernels import linear, quantize
+from hf_tle_int8.backend.prepared import prepare
+from hf_tle_int8.backend.target import current
 from hf_tle_int8.bench import machine
-layout = execution.layout()
-tiles = [("gemv", *tile) for tile in layout.gemv] + [("gemm", *layout.gemm)]
+from hf_tle_int8.dispatch import constexprs, scheme
+from hf_tle_int8.kernels import linear
+target = current()
+choices = list(machine_model.choices(target))
 if len(sys.argv) == 1:
-    sys.exit(print(len(tiles) + 1))
-number = int(sys.argv[1])
+    sys.exit(print(len(choices)))
+choice = choices[int(sys.argv[1])]
+kernel, values = getattr(linear, choice.kernel), constexprs(scheme(target), choice, has_bias=True)
 start = time.perf_counter()
-signature, values = {"x": "*i32", "sums": "*i32", "n": "i64"}, {"STREAMS": 1, "BLOCK": 8}
-machine.prepare(machine._read, signature, values, execution.target())
+prepare(machine._read, {"x": "*i32", "sums": "*i32", "n": "i64"}, {"STREAMS": 1, "BLOCK": 8}, target)
 once, start = time.perf_counter() - start, time.perf_counter()
-if number == len(tiles):
-    name = "quantize"
-    execution._quantizer(torch.bfloat16, layout.gemm[0] if layout.interleaved else 1)
-else:
-    kernel, rows, columns = tiles[number]
-    name = f"{kernel} {rows}x{columns}"
-    choice = dispatch.Choice(kernel, rows, columns, rows if layout.interleaved else 1, 1, 1)
-    execution._linear(kernel, torch.bfloat16, torch.bfloat16, choice)
-print(name, once, time.perf_counter() - start, sep=",")
+prepare(kernel, machine_model.SIGNATURE, values, target)
+print(f"{choice.kernel} {choice.tile_m}x{choice.tile_n}", once, time.perf_counter() - start, sep=",")
 """
 
 
 def run(cache: str, *arguments: str) -> str:
     """What the script prints in a fresh process."""
     command = [sys.executable, "-c", SCRIPT, *arguments]
-    environment = {**os.environ, "TRITON_CACHE_DIR": cache}
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "TRITON_CACHE_DIR": cache, "PYTHONPATH": path}
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 

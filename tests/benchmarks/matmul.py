@@ -16,10 +16,11 @@ import torch
 import triton
 import triton.language as tl
 
-from hf_tle_int8 import arithmetic, execution
+from hf_tle_int8 import arithmetic
 from hf_tle_int8.backend.prepared import prepare
 from hf_tle_int8.backend.target import current
 from hf_tle_int8.bench.machine import streaming_bandwidth
+from hf_tle_int8.bench.peers import ours
 from hf_tle_int8.bench.timing import Flush, Task, Times, interleaved
 
 SIZE = 1024
@@ -76,13 +77,11 @@ def float_tasks() -> dict[str, Task]:
 def int8_tasks(m: int, n: int, k: int) -> dict[str, Task]:
     """Ways to multiply ``[m, k]`` by an int8 ``[n, k]``; this project's first, checked against the reference."""
     weight, x = torch.randn(n, k) * 0.02, torch.randn(m, k)
-    q, scale = arithmetic.quantize_weight(weight)
-    panels, rows = execution.layout().packing.pack(q), x.bfloat16()
-    expected = arithmetic.int8_linear(rows, q, scale, None)
-    torch.testing.assert_close(execution.packed_linear(rows, panels, scale, None, n), expected, rtol=0.01, atol=0.01)
+    layer, rows, (q, scale) = ours.PEER.build(weight), x.bfloat16(), arithmetic.quantize_weight(weight)
+    torch.testing.assert_close(layer.run(rows), arithmetic.int8_linear(rows, q, scale, None), rtol=0.01, atol=0.01)
     codes = arithmetic.quantize_activation(x)[0]
     tasks: dict[str, Task] = {
-        "hf_tle_int8, bf16": lambda: execution.packed_linear(rows, panels, scale, None, n),
+        "hf_tle_int8, bf16": lambda: layer.run(rows),
         "torch._int_mm": lambda: torch._int_mm(codes, q.T),
     }
     if "onednn" in torch.backends.quantized.supported_engines:
