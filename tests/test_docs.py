@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 from hf_tle_int8 import report
 from hf_tle_int8.backend.target import TARGETS
 
-FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 HUB_NAME = "Qwen/Qwen2.5-0.5B-Instruct"
 
 

@@ -24,6 +24,7 @@ RANKS = {
     "hf_tle_int8.ops": 4,
     "hf_tle_int8.nn": 5,
     "hf_tle_int8.selection": 6,
+    "hf_tle_int8.bench": 6,
     "hf_tle_int8.adoption": 9,
     "hf_tle_int8.convert": 10,
     "hf_tle_int8.config": 4,
