@@ -78,8 +78,8 @@ def x86_widening(target: Target) -> Instruction:
 
     def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
         for pair in zip(rows, columns, strict=True):
-            accumulator = f.binary("add", accumulator, f.call(name, accumulator.type, *pair))
-        return _opaque(f, accumulator, "v")
+            accumulator = _opaque(f, f.binary("add", accumulator, f.call(name, accumulator.type, *pair)), "v")
+        return accumulator
 
     bits = (lanes // 4).bit_length() - 1
     return Instruction(I32, bits, 0, _BY_FOUR, _BY_FOUR, rows, halves, multiply, column_registers=2, row_registers=3)
