@@ -159,8 +159,8 @@ def packed_linear(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None)
 
     Args:
         x: ``[..., K]``, fp32, fp16 or bf16, on the CPU.
-        panels: int8, contiguous, those of `layout` for ``[N, K]``.
-        scale: fp32 ``[N, 1]``, contiguous.
+        panels: int8, those of `layout` for ``[N, K]``.
+        scale: ``[N, 1]``, floating point.
         bias: ``[N]``, floating point, or None.
 
     Returns:
@@ -170,6 +170,10 @@ def packed_linear(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None)
     k = shape[-1]
     if not x.is_contiguous():
         x = x.contiguous()
+    if not panels.is_contiguous():
+        panels = panels.contiguous()
+    if scale.dtype is not torch.float32 or not scale.is_contiguous():
+        scale = scale.float().contiguous()
     m = x.numel() // k
     y = torch.empty((*shape[:-1], n), dtype=x.dtype)
     if not m:

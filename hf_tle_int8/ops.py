@@ -8,13 +8,14 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from hf_tle_int8 import arithmetic, execution
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
 from hf_tle_int8.packing import is_packed, unpack, unpack_channels
 
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
-_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias) -> Tensor")
+_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) -> Tensor")
 _LIBRARY.define("linear_grad_input(Tensor grad, Tensor weight, Tensor weight_scale, int in_features) -> Tensor")
 
 
@@ -38,9 +39,16 @@ def linear(
         InputTypeError: ``x`` is not fp32, fp16 or bf16.
         InputValueError: the last dimension of ``x`` is not K.
         UnsupportedPlacementError: ``x`` or ``weight`` is not in the memory of the CPU.
+        NotImplementedError: ``x`` has a forward-mode tangent.
     """
-    _check_input(x, weight, weight_scale, bias, weight.shape[1] if in_features is None else in_features)
-    return torch.ops.tle_int8.linear(x, weight, weight_scale, bias)
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        raise NotImplementedError(
+            "the input has a tangent: INT8 linears have no forward-mode derivative, and would take it for zero. "
+            "Use reverse mode (backward, torch.func.vjp), or dequantize the layer with to_linear()."
+        )
+    in_features = weight.shape[1] if in_features is None else in_features
+    _check_input(x, weight, weight_scale, bias, in_features)
+    return torch.ops.tle_int8.linear(x, weight, weight_scale, bias, in_features)
 
 
 def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
@@ -48,9 +56,13 @@ def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
     return (
         type(x) is Tensor
         and x.is_cpu
+        and x.layout is torch.strided
+        and not x.is_neg()
+        and not x._is_zerotensor()
         and x.dtype in arithmetic.FLOAT_DTYPES
         and x.dim() > 0
         and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
+        and forward_ad._current_level < 0
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
         and torch._C._functorch.peek_interpreter_stack() is None
@@ -77,8 +89,10 @@ def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor |
         )
 
 
-def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    n, k = weight_scale.shape[0], x.shape[-1]
+def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> Tensor:
+    # Traced code gets here without `linear`.
+    _check_input(x, weight, weight_scale, bias, in_features)
+    n, k = weight_scale.shape[0], in_features
     if is_packed(weight):
         if execution.unavailable() is None and execution.layout().packing.fits(weight, n, k):
             return execution.packed_linear(x, weight, weight_scale, bias)
@@ -101,7 +115,7 @@ def _warn_of_row_major_weights() -> None:
     )
 
 
-def _linear_fake(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+def _linear_fake(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight_scale.shape[0]))
 
 
@@ -120,20 +134,20 @@ def _grad_input_fake(grad: Tensor, weight: Tensor, weight_scale: Tensor, in_feat
 
 
 def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    x, weight, weight_scale, bias = inputs
+    _, weight, weight_scale, bias, in_features = inputs
     ctx.save_for_backward(weight, weight_scale)
-    ctx.in_features = x.shape[-1]
+    ctx.in_features = in_features
     ctx.bias_dtype = None if bias is None else bias.dtype
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     weight, weight_scale = ctx.saved_tensors
-    needs_x, _, _, needs_bias = ctx.needs_input_grad
+    needs_x, _, _, needs_bias, _ = ctx.needs_input_grad
     grad_x = None
     if needs_x:
         grad_x = torch.ops.tle_int8.linear_grad_input(grad, weight, weight_scale, ctx.in_features)
     grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype) if needs_bias else None
-    return grad_x, None, None, grad_bias
+    return grad_x, None, None, grad_bias, None
 
 
 _LIBRARY.impl("linear", _linear_cpu, "CPU")

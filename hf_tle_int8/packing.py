@@ -37,9 +37,14 @@ class Packing:
         return weight.reshape(shape).permute(0, 2, 1, 3).contiguous()
 
     def fits(self, panels: Tensor, n: int, k: int) -> bool:
-        """Whether `pack` makes panels of this shape of a weight ``[n, k]``."""
+        """Whether these can be the panels that `pack` makes of a weight ``[n, k]``."""
         padded_n, padded_k = self.padded(n, k)
-        return panels.shape == (padded_n // self.columns, padded_k // self.group, self.columns, self.group)
+        return panels.is_contiguous() and panels.shape == (
+            padded_n // self.columns,
+            padded_k // self.group,
+            self.columns,
+            self.group,
+        )
 
 
 def is_packed(weight: Tensor) -> bool:

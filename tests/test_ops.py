@@ -17,7 +17,7 @@ def state():
 def test_opcheck(state, dtype, biased):
     weight, scale, bias = state
     x = torch.randn(2, 3, 10, dtype=dtype, requires_grad=True)
-    arguments = (x, weight, scale, bias if biased else None)
+    arguments = (x, weight, scale, bias if biased else None, 10)
     torch.library.opcheck(torch.ops.tle_int8.linear.default, arguments)
 
 

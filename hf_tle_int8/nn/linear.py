@@ -120,7 +120,8 @@ class TLEInt8Linear(nn.Linear):
     adapters such as LoRA train on top. ``.to(dtype)``, ``.half()`` and the like cast the bias alone.
 
     The weight is held once: as panels for the kernels after `pack_` or a first call, row-major before.
-    ``layer.weight``, ``state_dict()`` and all else that looks see row-major ``[N, K]``: it is turned back for them.
+    ``layer.weight`` and ``state_dict()`` are row-major ``[N, K]``, into which it is turned back for them;
+    ``parameters()`` gives it as it is.
 
     Args:
         w_int8: int8 ``[N, K]`` codes, ``1 <= K <= 131072``.
@@ -247,7 +248,7 @@ class TLEInt8Linear(nn.Linear):
         """``x [..., K]`` in fp32, fp16 or bf16 -> ``[..., N]`` in the same dtype; see `ops.linear`."""
         parameters: dict[str, Any] = self._parameters
         bias = parameters["bias"]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
             return ops.linear(x, parameters["weight"], parameters["weight_scale"], bias, self.in_features)
         # Another reference: a thread that turns the weight back must not take its memory from under the kernel.
         weight = self._weight().detach()
@@ -278,17 +279,23 @@ class TLEInt8Linear(nn.Linear):
         return {key: value for key, value in self.__dict__.items() if key != "_is_ready"}
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        _ = self.weight
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        weight = self._weight()
+        if weight.dtype == torch.int8:
+            # Not what was saved a moment ago: another thread's call may have packed it between.
+            row_major = unpack_parameter(weight, self.out_features, self.in_features)
+            if not keep_vars:
+                destination[f"{prefix}weight"] = row_major
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TLEInt8Linear":
         codes_and_scale = (self._weight(), self.weight_scale)
 
         def keep_dtype(tensor: Tensor) -> Tensor:
             applied = fn(tensor)
-            if applied.dtype != tensor.dtype and any(tensor is own for own in codes_and_scale):
-                return tensor.to(applied.device)
-            return applied
+            if not any(tensor is own for own in codes_and_scale):
+                return applied
+            # Kernels read them as they are: `.to(memory_format=torch.channels_last)` strides all that has 4 dimensions.
+            return (applied if applied.dtype == tensor.dtype else tensor.to(applied.device)).contiguous()
 
         super()._apply(keep_dtype, recurse)
         if self._weight().device.type != "cpu":

@@ -7,6 +7,7 @@ import warnings
 from torch import Tensor, nn
 
 from hf_tle_int8 import execution
+from hf_tle_int8.errors import InputValueError
 from hf_tle_int8.packing import is_packed, unpack
 
 # A weight must not change its form while another thread changes it.
@@ -32,6 +33,9 @@ def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
 
     Returns:
         The panels; None where no kernel can run: on a device other than the CPU, or see `execution.unavailable`.
+
+    Raises:
+        InputValueError: the weight is of another shape.
     """
     with _lock:
         data = weight.detach()
@@ -46,13 +50,24 @@ def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
             if packing.fits(data, n, k):
                 return data
             data = unpack(data, n, k)
-        weight.data = packing.pack(data)
-        return weight.detach()
+        if data.shape != (n, k):
+            raise InputValueError(
+                f"the weight of an INT8 linear has shape {tuple(data.shape)}, and the layer needs {(n, k)}. "
+                f"Make a new layer of it, with its scale."
+            )
+        panels = packing.pack(data)
+        # torch.func.functional_call puts the caller's own tensors in the place of parameters.
+        if isinstance(weight, nn.Parameter):
+            weight.data = panels
+        return panels
 
 
-def unpack_parameter(weight: nn.Parameter, n: int, k: int) -> None:
-    """Make ``weight`` hold row-major int8 ``[n, k]`` again, in place."""
+def unpack_parameter(weight: Tensor, n: int, k: int) -> Tensor:
+    """Make ``weight`` hold row-major int8 ``[n, k]`` again, in place; gives that, whatever other threads do next."""
     with _lock:
         data = weight.detach()
         if is_packed(data):
-            weight.data = unpack(data, n, k)
+            data = unpack(data, n, k)
+            if isinstance(weight, nn.Parameter):
+                weight.data = data
+        return data

@@ -76,4 +76,12 @@ def _is_plain(e: Evaluator, tensor: Tensor, index: Index) -> bool:
 
 def _is_masked(tensor: Tensor) -> bool:
     """Whether it is computed from anything that is loaded under a mask."""
-    return (isinstance(tensor, Loaded) and tensor.mask is not None) or any(map(_is_masked, tensor.parts))
+    pending, seen = [tensor], set[Tensor]()
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Loaded) and part.mask is not None:
+            return True
+        if part not in seen:
+            seen.add(part)
+            pending += part.parts
+    return False
