@@ -108,7 +108,7 @@ class Linear:
         source.as_strided((m, k), (k + _GAP, 1))[...] = x
         operands = {
             "x": source, "q": poisoned(room * padded, torch.int8), "scale_x": poisoned(room, torch.float32),
-            "w": packing.pack(weight), "scale_w": scale, "bias": bias, "y": y,
+            "w": packing.pack(weight).flatten(), "scale_w": scale, "bias": bias, "y": y,
         }  # fmt: skip
         placed = [0 if values is None else place(name, array(values)) for name, values in operands.items()]
         start, scratch, result = (placed[0], k + _GAP), placed[1:3], (*placed[1:], n + _GAP, m, n)

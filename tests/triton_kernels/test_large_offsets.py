@@ -84,7 +84,7 @@ def test_tiles_of_rows_and_columns(sparse):
     choice = choices(host())[-1]
     m, n = choice.tile_m, choice.tile_n
     x, (weight, scale), bias = activations(m, K, DTYPE), weights(n, K), torch.randn(n, dtype=DTYPE)
-    (codes, scales), panels = quantize_activation(x), scheme(host()).packing.pack(weight)[: n * K]
+    (codes, scales), panels = quantize_activation(x), scheme(host()).packing.pack(weight).flatten()[: n * K]
     before = torch.zeros(FIRST)
     scale_x, scale_w, biases = (torch.cat([before, values.float()]) for values in (scales.flatten(), scale, bias))
     q, w = (sparse(name, np.int8, FAR + K * max(m, n)) for name in ("q", "w"))
@@ -104,7 +104,7 @@ def test_columns_of_few_rows(sparse):
     number = FIRST // m
     column = number * n
     x, (weight, scale), bias = activations(m, K, DTYPE), weights(n, K), torch.randn(n, dtype=DTYPE)
-    panels = scheme(host()).packing.pack(weight)[: n * K]
+    panels = scheme(host()).packing.pack(weight).flatten()[: n * K]
     scale_w, biases = np.zeros(column + n, np.float32), np.zeros(column + n, "e")
     scale_w[column:], biases[column:] = scale, bias
     scale_x, y = np.empty((number + 1) * m, np.float32), np.empty((m, column + n), np.float16)

@@ -32,7 +32,7 @@ def case(name, choice, rows, columns, expected):
     layout = scheme(named(name))
     packing, (m, k) = layout.packing, rows.shape
     q = rows.reshape(m // choice.rows, choice.rows, k // packing.group, packing.group).transpose(1, 2).flatten()
-    panels = packing.pack(columns)[: choice.tile_n * k]
+    panels = packing.pack(columns).flatten()[: choice.tile_n * k]
     values = {
         "M": m, "N": choice.tile_n, "ROWS": choice.rows, "COLUMNS": packing.columns, "GROUP": packing.group,
         "STEPS": layout.steps, "FLIPPED": layout.flipped,
