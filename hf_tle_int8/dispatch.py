@@ -51,18 +51,22 @@ class Choice:
     tiles: int
 
 
-def constexprs(layout: Scheme, choice: Choice, has_bias: bool) -> dict[str, Any]:
-    """What the kernel of a choice is compiled with; see `hf_tle_int8.kernels.linear`."""
-    shared: dict[str, Any] = {
-        "TILE_M": choice.tile_m,
-        "TILE_N": choice.tile_n,
-        "ROWS": choice.rows,
+def product_constexprs(layout: Scheme, tile_m: int, tile_n: int, rows: int) -> dict[str, Any]:
+    """What every kernel that multiplies is compiled with; see `hf_tle_int8.kernels.linear`."""
+    return {
+        "TILE_M": tile_m,
+        "TILE_N": tile_n,
+        "ROWS": rows,
         "COLUMNS": layout.packing.columns,
         "GROUP": layout.packing.group,
         "STEPS": layout.steps,
         "FLIPPED": layout.flipped,
-        "HAS_BIAS": has_bias,
     }
+
+
+def constexprs(layout: Scheme, choice: Choice, has_bias: bool) -> dict[str, Any]:
+    """What the kernel of a choice is compiled with; see `hf_tle_int8.kernels.linear`."""
+    shared = {**product_constexprs(layout, choice.tile_m, choice.tile_n, choice.rows), "HAS_BIAS": has_bias}
     return {**shared, "BLOCK": QUANTIZED_BLOCK} if choice.kernel == "gemv" else shared
 
 
@@ -112,16 +116,14 @@ def choose(m: int, n: int, k: int, target: Target, threads: int) -> Choice:
     """
     layout = scheme(target)
     team = max(1, min(threads, m * n * k // _WORK_PER_THREAD))
-    for rows, columns in layout.gemv:
-        if m <= rows:
-            whole = -(-n // columns)
-            together = rows if layout.interleaved else 1
-            return Choice("gemv", rows, columns, together, min(team, whole), -(-whole // team))
-    rows, columns = layout.gemm
-    return Choice("gemm", rows, columns, rows if layout.interleaved else 1, team, 1)
+    tile = product_tile(m, layout)
+    if m > layout.gemv[-1][0]:
+        return Choice("gemm", *tile, team, 1)
+    whole = -(-n // tile[1])
+    return Choice("gemv", *tile, min(team, whole), -(-whole // team))
 
 
 def product_tile(m: int, layout: Scheme) -> tuple[int, int, int]:
-    """Rows and columns of a tile, and rows that lie together, for m rows of codes without scales."""
+    """Rows and columns of a tile for m rows, and rows that lie together."""
     tile_m, tile_n = next((tile for tile in layout.gemv if m <= tile[0]), layout.gemm)
     return tile_m, tile_n, tile_m if layout.interleaved else 1

@@ -123,10 +123,9 @@ def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, 
     columns = -(-n // choice.tile_n)
     if choice.kernel == "gemv":
         programs, quantize = (-(-columns // choice.tiles), 1), None
-        rows = programs[0] * choice.tile_m
     else:
         programs, quantize = (-(-m // choice.tile_m), columns), _quantizer(dtype, choice.rows)
-        rows = programs[0] * choice.tile_m
+    rows = programs[0] * choice.tile_m
     scales = -(-4 * rows // _ALIGNMENT) * _ALIGNMENT
     return _Plan(choice, call, quantize, padded_k, programs, scales, scales + rows * padded_k + _ALIGNMENT)
 

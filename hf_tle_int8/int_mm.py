@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_tle_int8 import execution
-from hf_tle_int8.dispatch import QUANTIZED_BLOCK, product_tile
+from hf_tle_int8.dispatch import QUANTIZED_BLOCK, product_constexprs, product_tile
 
 _libraries: list[Any] = []
 
@@ -112,7 +112,5 @@ def _packer(rows: int, flipped: bool, transposed: bool) -> Callable[..., None]:
 def _multiplier(tile_m: int, tile_n: int, rows: int) -> Callable[..., None]:
     from hf_tle_int8.kernels.linear import gemm_int32
 
-    here = execution.layout()
-    values = {"TILE_M": tile_m, "TILE_N": tile_n, "ROWS": rows, "COLUMNS": here.packing.columns}
-    values |= {"GROUP": here.packing.group, "STEPS": here.steps, "FLIPPED": here.flipped}
+    values = product_constexprs(execution.layout(), tile_m, tile_n, rows)
     return execution.compiled(gemm_int32, {"y": "*i32"}, values)

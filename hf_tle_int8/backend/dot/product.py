@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from hf_tle_int8.backend.dot.instruction import Prepared
 from hf_tle_int8.backend.dot.plan import Bits, Outer, Plan
-from hf_tle_int8.backend.ir import I64, Operand, constant
-from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source
+from hf_tle_int8.backend.ir import Operand, constant
+from hf_tle_int8.backend.tensors.chunks import bit_loop
+from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, Source
 from hf_tle_int8.backend.tensors.shuffles import expand
 from hf_tle_int8.backend.tensors.values import Evaluator, Tensor
 
@@ -26,10 +27,8 @@ class Product:
         k, body = len(self.plan.rows.k), self.plan.body_k
         if body == k:
             return self._body(accumulators, pending, outer, ())
-        f, count = self.e.f, len(accumulators)
-        stop, step = constant(I64, 1 << k), constant(I64, 1 << body)
-        loop = f.counted_loop(constant(I64, 0), stop, step, [*accumulators, *pending])
-        variable = LoopVariable(loop.index, (1 << k) - (1 << body))
+        count = len(accumulators)
+        loop, variable = bit_loop(self.e.f, body, k, [*accumulators, *pending])
         with self.e.scope():
             bits = [LoopBit(variable, bit) for bit in range(body, k)]
             following = self._body(loop.carried[:count], loop.carried[count:], outer, bits)

@@ -7,13 +7,13 @@ from hf_tle_int8.backend.dot.accumulator import Accumulator, no_excess, start, v
 from hf_tle_int8.backend.dot.operands import ready_operands
 from hf_tle_int8.backend.dot.plan import NOWHERE, Plan, block_indices, outer_bits, plan
 from hf_tle_int8.backend.dot.product import Product
-from hf_tle_int8.backend.ir import I64, IRType, Operand, constant
+from hf_tle_int8.backend.ir import IRType, Operand
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, UnsupportedOperationError
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
 from hf_tle_int8.backend.lowering.types import ir_type
 from hf_tle_int8.backend.target import Target
-from hf_tle_int8.backend.tensors.chunks import make_indexable
-from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source
+from hf_tle_int8.backend.tensors.chunks import bit_loop, make_indexable
+from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, Source
 from hf_tle_int8.backend.tensors.memory import store
 from hf_tle_int8.backend.tensors.reordered import Reordered
 from hf_tle_int8.backend.tensors.shuffles import expand
@@ -75,15 +75,13 @@ def accumulated_by(target: Target, argument: Value) -> Plan | None:
             if use in seen or use.parent is not argument.owner:
                 continue
             seen.add(use)
-            if use.name == "tt.dot" and use.operands[2] is value and ir_type(value.type) == _sums(target, use):
-                return plan_of(target, use)
+            if use.name == "tt.dot" and use.operands[2] is value:
+                found = plan_of(target, use)
+                if ir_type(value.type) == found.instruction.accumulator:
+                    return found
             if use.name in ELEMENTWISE and use.result.type == argument.type:
                 values.append(use.result)
     return None
-
-
-def _sums(target: Target, operation: Operation) -> IRType:
-    return plan_of(target, operation).instruction.accumulator
 
 
 def _place(lowering: Lowering, operation: Operation, chosen: Plan) -> Reordered:
@@ -134,8 +132,7 @@ def _in_memory(lowering: Lowering, product: Product, initial: Tensor, result: Re
     e, f, chosen = lowering.e, lowering.f, product.plan
     bits, block = len(chosen.layout), len(chosen.layout) - len(chosen.outer_layout)
     make_indexable(e, [initial])
-    loop = f.counted_loop(constant(I64, 0), constant(I64, 1 << bits), constant(I64, 1 << block))
-    variable = LoopVariable(loop.index, (1 << bits) - (1 << block))
+    loop, variable = bit_loop(f, block, bits)
     places: list[Source] = [LoopBit(variable, place) for place in range(block, bits)]
     with e.scope():
         indices = block_indices(chosen, places)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hf_tle_int8.backend.ir import I64, constant
 from hf_tle_int8.backend.lowering.combines import Vectors, combine
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
-from hf_tle_int8.backend.tensors.chunks import fits_registers, in_registers, lane_bits, make_indexable
+from hf_tle_int8.backend.tensors.chunks import bit_loop, fits_registers, in_registers, lane_bits, make_indexable
 from hf_tle_int8.backend.tensors.guards import versioned
 from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source, dimension_bits
 from hf_tle_int8.backend.tensors.memory import row_major, store
@@ -63,9 +63,7 @@ class _Reduction:
         lanes = len(self.rest) - len(self.outer_rest)
         kinds = [stored_type(source.element) for source in self.sources]
         results = [row_major(f.allocate(kind, 1 << len(self.rest)), kind, len(self.rest)) for kind in kinds]
-        stop = constant(I64, 1 << len(self.rest))
-        loop = f.counted_loop(constant(I64, 0), stop, constant(I64, 1 << lanes))
-        variable = LoopVariable(loop.index, (1 << len(self.rest)) - (1 << lanes))
+        loop, variable = bit_loop(f, lanes, len(self.rest))
         chosen: dict[int, Source] = {bit: LoopBit(variable, self.rest.index(bit)) for bit in self.outer_rest}
         with e.scope():
             place = Index((*map(Lane, range(lanes)), *(chosen[bit] for bit in self.outer_rest)), lanes)

@@ -81,9 +81,11 @@ class Chunks:
         versioned(e, self.tensors, self.masks, whole, together, apart)
 
 
-def bit_loop(f: FunctionBuilder, low: int, high: int) -> tuple[CountedLoop, LoopVariable]:
-    """A loop over all numbers that have only bits from ``low`` to below ``high``."""
-    loop = f.counted_loop(constant(I64, 0), constant(I64, 1 << high), constant(I64, 1 << low))
+def bit_loop(
+    f: FunctionBuilder, low: int, high: int, carried: Sequence[Operand] = ()
+) -> tuple[CountedLoop, LoopVariable]:
+    """A loop over all numbers that have only bits from ``low`` to below ``high``; ``carried``: see `counted_loop`."""
+    loop = f.counted_loop(constant(I64, 0), constant(I64, 1 << high), constant(I64, 1 << low), carried)
     return loop, LoopVariable(loop.index, (1 << high) - (1 << low))
 
 
