@@ -24,6 +24,7 @@ from hf_tle_int8.nn.linear import (
     normalize_scale,
 )
 from hf_tle_int8.selection import Rules, Selection, select_linears
+from hf_tle_int8.shared_inputs import share_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def quantize_and_replace_linears(
     converted = len(selection.convert)
     if converted:
         adopt(model)
+        share_inputs(model)
     logger.log(logging.INFO if converted else logging.WARNING, selection.summary(converted))
     return converted
 
@@ -115,6 +117,7 @@ def replace_linears_with_tle_int8(
         TLEInt8Linear.become(selection.convert[name], *state).pack_()
     if states:
         adopt(model)
+        share_inputs(model)
     logger.log(logging.INFO if states else logging.WARNING, selection.summary(len(states)))
     return len(states)
 

@@ -1,11 +1,17 @@
-"""Which kernel and tile serves a linear: a pure function of its shape, the target and the number of threads."""
+"""Which tile serves a linear: a pure function of its shape, the layout of the target and the number of threads."""
 
+import dataclasses
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from hf_tle_int8.backend.target import Target
+from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.packing import Packing
+
+# Tiles to use in the place of those of `SCHEMES`, such as ``1x32,4x16``.
+VARIABLE = "HF_TLE_INT8_TILES"
 
 
 @dataclass(frozen=True)
@@ -18,45 +24,39 @@ class Scheme:
             lies by itself.
         steps: groups of k that one iteration of a kernel takes.
         flipped: whether activations lie with their sign bits flipped, as the target's instruction wants them.
-        gemv: tiles ``(most rows, columns)`` of the kernel that quantizes itself, by ascending rows.
-        gemm: tile ``(rows, columns)`` of the kernel for more rows than those.
+        tiles: ``(rows, columns)`` by ascending rows; the first with as many rows as there are serves, or the last.
     """
 
     packing: Packing
     interleaved: bool
     steps: int
     flipped: bool
-    gemv: tuple[tuple[int, int], ...]
-    gemm: tuple[int, int]
+    tiles: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel and its tile.
+    """A tile of ``gemm``, and how many threads share the tiles.
 
     Attributes:
-        kernel: ``gemv`` quantizes the rows itself; ``gemm`` takes them quantized.
         tile_m: rows of a tile.
         tile_n: columns of a tile.
         rows: of activations that lie together, see `Scheme`.
         threads: how many to use.
-        tiles: of columns that a program of ``gemv`` computes, one after another.
     """
 
-    kernel: str
     tile_m: int
     tile_n: int
     rows: int
     threads: int
-    tiles: int
 
 
-def product_constexprs(layout: Scheme, tile_m: int, tile_n: int, rows: int) -> dict[str, Any]:
-    """What every kernel that multiplies is compiled with; see `hf_tle_int8.kernels.linear`."""
+def constexprs(layout: Scheme, choice: Choice) -> dict[str, Any]:
+    """What kernels that multiply are compiled with; see `hf_tle_int8.kernels.linear`."""
     return {
-        "TILE_M": tile_m,
-        "TILE_N": tile_n,
-        "ROWS": rows,
+        "TILE_M": choice.tile_m,
+        "TILE_N": choice.tile_n,
+        "ROWS": choice.rows,
         "COLUMNS": layout.packing.columns,
         "GROUP": layout.packing.group,
         "STEPS": layout.steps,
@@ -64,24 +64,21 @@ def product_constexprs(layout: Scheme, tile_m: int, tile_n: int, rows: int) -> d
     }
 
 
-def constexprs(layout: Scheme, choice: Choice, has_bias: bool) -> dict[str, Any]:
-    """What the kernel of a choice is compiled with; see `hf_tle_int8.kernels.linear`."""
-    shared = {**product_constexprs(layout, choice.tile_m, choice.tile_n, choice.rows), "HAS_BIAS": has_bias}
-    return {**shared, "BLOCK": QUANTIZED_BLOCK} if choice.kernel == "gemv" else shared
-
-
 # Elements of a row that are quantized at a time.
 QUANTIZED_BLOCK = 64
+
+# Rows of a tile.
+MOST_ROWS = 16
 
 # Columns and k are padded to what every tile below divides.
 _N_MULTIPLE = 32
 
-_SMMLA = Scheme(Packing(8, 8, _N_MULTIPLE, 32), True, 4, False, ((2, 32), (4, 16), (8, 8)), (8, 8))
-_SDOT = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 16), (8, 8)), (8, 8))
-_WIDENING = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 16), (4, 16)), (4, 16))
-_VNNI_256 = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 16), (4, 16)), (4, 16))
-_VNNI_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 32), (4, 32), (8, 32)), (8, 32))
-_WIDENING_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 32)), (4, 32))
+_SMMLA = Scheme(Packing(8, 8, _N_MULTIPLE, 32), True, 4, False, ((2, 32), (4, 16), (8, 8)))
+_SDOT = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 16), (8, 8)))
+_WIDENING = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 16), (4, 16)))
+_VNNI_256 = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 16), (4, 16)))
+_VNNI_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 32), (4, 32), (8, 32)))
+_WIDENING_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 32)))
 
 SCHEMES = {
     "neon": _SDOT,
@@ -103,27 +100,42 @@ def scheme(target: Target) -> Scheme:
     return SCHEMES[target.name]
 
 
+def with_tiles(layout: Scheme, text: str) -> Scheme:
+    """A layout with other tiles: for experiments, as results are the same.
+
+    Args:
+        layout: of a target.
+        text: rows x columns of each, by ascending rows: ``1x32,4x16``.
+
+    Raises:
+        ConfigError: no tile, or one that the kernels do not take.
+    """
+    found = [re.fullmatch(r" *(\d+) *x *(\d+) *", part) for part in text.split(",")]
+    tiles = tuple((int(tile[1]), int(tile[2])) for tile in found if tile is not None)
+    rows = [tile[0] for tile in tiles]
+    packing = layout.packing
+    columns = [packing.columns << shift for shift in range(8) if packing.n_multiple % (packing.columns << shift) == 0]
+    least = 2 if layout.interleaved else 1
+    fit = all(m in (least, 2, 4, 8, MOST_ROWS) and n in columns for m, n in tiles)
+    if len(tiles) < len(found) or not fit or rows != sorted(set(rows)):
+        raise ConfigError(
+            f"{VARIABLE}={text!r} is not a list of tiles by ascending rows, such as 2x32,4x16: rows are {least} to "
+            f"{MOST_ROWS} and a power of two, columns one of {columns} on this CPU."
+        )
+    return dataclasses.replace(layout, tiles=tiles)
+
+
 @functools.lru_cache(maxsize=4096)
-def choose(m: int, n: int, k: int, target: Target, threads: int) -> Choice:
-    """The kernel for ``[m, k]`` by ``[n, k]``.
+def choose(m: int, n: int, k: int, layout: Scheme, threads: int) -> Choice:
+    """The tile and the threads for ``[m, k]`` by ``[n, k]``.
 
     Args:
         m: rows, at least 1.
         n: output channels, at least 1.
         k: inputs.
-        target: what kernels are compiled for.
+        layout: of the target that kernels are compiled for.
         threads: how many there are.
     """
-    layout = scheme(target)
+    tile_m, tile_n = next((tile for tile in layout.tiles if m <= tile[0]), layout.tiles[-1])
     team = max(1, min(threads, m * n * k // _WORK_PER_THREAD))
-    tile = product_tile(m, layout)
-    if m > layout.gemv[-1][0]:
-        return Choice("gemm", *tile, team, 1)
-    whole = -(-n // tile[1])
-    return Choice("gemv", *tile, min(team, whole), -(-whole // team))
-
-
-def product_tile(m: int, layout: Scheme) -> tuple[int, int, int]:
-    """Rows and columns of a tile for m rows, and rows that lie together."""
-    tile_m, tile_n = next((tile for tile in layout.gemv if m <= tile[0]), layout.gemm)
-    return tile_m, tile_n, tile_m if layout.interleaved else 1
+    return Choice(tile_m, tile_n, tile_m if layout.interleaved else 1, team)

@@ -1,24 +1,23 @@
 """Running linears of packed weights: kernels compiled once for each kind, called without Triton's own Python."""
 
 import functools
-import threading
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from hf_tle_int8 import activations, dispatch
 from hf_tle_int8.backend.target import Target
-from hf_tle_int8.dispatch import QUANTIZED_BLOCK, Choice, Scheme, choose, constexprs, scheme
+from hf_tle_int8.dispatch import MOST_ROWS, QUANTIZED_BLOCK, Choice, Scheme, choose, constexprs
 
 _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _ARGUMENTS = {
-    **{"stride": "i64", "stride_x": "i64", "stride_y": "i64", "q": "*i8", "scale": "*fp32"},
-    **{"scale_x": "*fp32", "w": "*i8", "scale_w": "*fp32"},
-    **dict.fromkeys(("M", "N", "K", "K_PADDED", "tiles"), "i32"),
+    **{"stride": "i64", "q": "*i8", "w": "*i8"},
+    **dict.fromkeys(("scale", "scale_x", "scale_w"), "*fp32"),
+    **dict.fromkeys(("M", "N", "K", "K_PADDED"), "i32"),
 }
-_ALIGNMENT = 64
 
 
 @functools.cache
@@ -53,8 +52,13 @@ def target() -> Target:
 
 @functools.cache
 def layout() -> Scheme:
-    """How operands lie in memory here."""
-    return scheme(target())
+    """How operands lie in memory here, and the tiles.
+
+    Raises:
+        ConfigError: see `dispatch.with_tiles`.
+    """
+    found, tiles = dispatch.scheme(target()), os.environ.get(dispatch.VARIABLE)
+    return dispatch.with_tiles(found, tiles) if tiles else found
 
 
 # Loaded code must outlive the functions that point into it.
@@ -86,74 +90,46 @@ def _quantizer(dtype: torch.dtype, rows: int) -> Callable[..., None]:
 
 
 @functools.cache
-def _linear(kernel: str, rows: int, columns: int, together: int, x: str, bias: str | None) -> Callable[..., None]:
-    from hf_tle_int8.kernels import linear
+def _gemm(tile: tuple[int, int, int], x: str, bias: str | None) -> Callable[..., None]:
+    from hf_tle_int8.kernels.linear import gemm
 
-    values = constexprs(layout(), Choice(kernel, rows, columns, together, 1, 1), bias is not None)
-    return compiled(getattr(linear, kernel), {"x": f"*{x}", "y": f"*{x}", "bias": f"*{bias or x}"}, values)
+    values = {**constexprs(layout(), Choice(*tile, 1)), "HAS_BIAS": bias is not None}
+    return compiled(gemm, {"x": f"*{x}", "y": f"*{x}", "bias": f"*{bias or x}"}, values)
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     """All that a call for one shape needs.
 
     Attributes:
-        choice: the kernel and its tile.
-        call: the kernel.
-        quantize: the kernel that quantizes rows before it; None where it does so itself.
-        padded_k: K with its padding.
+        call: `hf_tle_int8.kernels.linear.gemm`, compiled.
+        quantize: what happens before it.
         programs: of the kernel, along rows and columns.
-        scales: bytes of scratch for scales; codes follow.
-        scratch: bytes of scratch.
+        threads: how many to use.
     """
 
-    choice: Choice
     call: Callable[..., None]
-    quantize: Callable[..., None] | None
-    padded_k: int
+    quantize: activations.Quantize
     programs: tuple[int, int]
-    scales: int
-    scratch: int
+    threads: int
 
 
 def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, threads: int) -> _Plan:
-    choice, padded_k = choose(m, n, k, target(), threads), layout().packing.padded(n, k)[1]
-    types = _TYPES[dtype], None if bias is None else _TYPES[bias]
-    call = _linear(choice.kernel, choice.tile_m, choice.tile_n, choice.rows, *types)
-    columns = -(-n // choice.tile_n)
-    if choice.kernel == "gemv":
-        programs, quantize = (-(-columns // choice.tiles), 1), None
-    else:
-        programs, quantize = (-(-m // choice.tile_m), columns), _quantizer(dtype, choice.rows)
-    rows = programs[0] * choice.tile_m
-    scales = -(-4 * rows // _ALIGNMENT) * _ALIGNMENT
-    return _Plan(choice, call, quantize, padded_k, programs, scales, scales + rows * padded_k + _ALIGNMENT)
+    choice, padded_k = choose(m, n, k, layout(), threads), layout().packing.padded(n, k)[1]
+    tile = choice.tile_m, choice.tile_n, choice.rows
+    call = _gemm(tile, _TYPES[dtype], None if bias is None else _TYPES[bias])
+    how = activations.quantize(_quantizer(dtype, choice.rows), m, k, padded_k, choice)
+    return _Plan(call, how, (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads)
 
 
 _PLANS: dict[tuple[Any, ...], _Plan] = {}
 _MOST_PLANS = 4096
+_scratch = activations.Scratch()
 
 
-class _Scratch(threading.local):
-    """Memory for codes and scales of activations, one for each thread of Python that calls."""
-
-    def __init__(self) -> None:
-        self.size, self.address = 0, 0
-
-    def at_least(self, size: int) -> int:
-        """The address of ``size`` bytes, aligned for vectors; what they held before is gone."""
-        if size > self.size:
-            self.memory = torch.empty(size + _ALIGNMENT, dtype=torch.int8)
-            self.size, self.address = size, -(-self.memory.data_ptr() // _ALIGNMENT) * _ALIGNMENT
-        return self.address
-
-
-_scratch = _Scratch()
-# Longer scratch is not kept between calls.
-_MOST_KEPT = 1 << 24
-
-
-def packed_linear(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def packed_linear(
+    x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None,
+    reader: activations.Reader | None = None, quantized: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """`hf_tle_int8.arithmetic.int8_linear` of packed weights; nothing is recorded for autograd.
 
     Args:
@@ -161,14 +137,14 @@ def packed_linear(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None)
         panels: int8, those of `layout` for ``[N, K]``.
         scale: ``[N, 1]``, floating point.
         bias: ``[N]``, floating point, or None.
+        reader: which of the linears that share ``x`` this is.
+        quantized: what `quantized_rows` gives for ``x``.
 
     Returns:
         ``[..., N]`` in the dtype of ``x``.
     """
     shape, n = x.shape, scale.shape[0]
     k = shape[-1]
-    if not x.is_contiguous():
-        x = x.contiguous()
     if not panels.is_contiguous():
         panels = panels.contiguous()
     if scale.dtype is not torch.float32 or not scale.is_contiguous():
@@ -185,23 +161,25 @@ def packed_linear(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None)
         if len(_PLANS) >= _MOST_PLANS:
             _PLANS.clear()
         plan = _PLANS[key] = _plan(*key)
-    _run(plan, x, panels, scale, bias, y, (m, n, k))
+    call, how, programs, threads = plan
+    codes = _scratch.filled(x, how, reader) if quantized is None else quantized.data_ptr()
+    pointers = codes + how.scales, codes, panels.data_ptr(), scale.data_ptr(), 0 if bias is None else bias.data_ptr()
+    call(*pointers, y.data_ptr(), n, m, n, how.padded_k, *programs, 1, threads)
+    if quantized is None:
+        _scratch.release()
     return y
 
 
-def _run(
-    plan: _Plan, x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None, y: Tensor, size: tuple[int, int, int]
-) -> None:
-    (m, n, k), choice = size, plan.choice
-    scratch = _scratch if plan.scratch <= _MOST_KEPT else _Scratch()
-    scales = scratch.at_least(plan.scratch)
-    q, address = scales + plan.scales, 0 if bias is None else bias.data_ptr()
-    operands = panels.data_ptr(), scale.data_ptr(), address, y.data_ptr(), n, m, n
-    if plan.quantize is None:
-        plan.call(
-            x.data_ptr(), k, q, scales, *operands, k, plan.padded_k, choice.tiles, *plan.programs, 1, choice.threads
-        )
-        return
-    groups = -(-m // choice.rows)
-    plan.quantize(x.data_ptr(), k, q, scales, m, k, plan.padded_k, groups, 1, 1, choice.threads)
-    plan.call(q, scales, *operands, plan.padded_k, *plan.programs, 1, choice.threads)
+def quantized_rows(x: Tensor) -> Tensor:
+    """The rows of ``x [..., K]`` for linears that share it, as `packed_linear` reads them: int8, `quantized_size`."""
+    k = x.shape[-1]
+    m = x.numel() // k
+    to = torch.empty(quantized_size(m, k), dtype=torch.int8)
+    if m:
+        _plan(m, 1, k, x.dtype, None, torch.get_num_threads()).quantize.run(x.contiguous(), to.data_ptr())
+    return to
+
+
+def quantized_size(m: int, k: int) -> int:
+    """Bytes of room for the codes and scales of ``[m, k]`` on any target."""
+    return (m + MOST_ROWS) * (-(-k // QUANTIZED_BLOCK) * QUANTIZED_BLOCK + 4) + activations.ALIGNMENT

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_tle_int8 import execution
-from hf_tle_int8.dispatch import QUANTIZED_BLOCK, product_constexprs, product_tile
+from hf_tle_int8.dispatch import QUANTIZED_BLOCK, Choice, choose, constexprs
 
 _libraries: list[Any] = []
 
@@ -78,17 +78,17 @@ def _is_served(a: Tensor, b: Tensor) -> bool:
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     """``a [M, K] @ b [K, N]`` into contiguous int32 ``out``."""
     (m, k), n = a.shape, b.shape[1]
-    here, threads = execution.layout(), torch.get_num_threads()
-    tile_m, tile_n, rows = product_tile(m, here)
+    here = execution.layout()
+    choice = choose(m, n, k, here, torch.get_num_threads())
     padded_n, padded_k = here.packing.padded(n, k)
-    padded_m = -(-m // tile_m) * tile_m
+    padded_m = -(-m // choice.tile_m) * choice.tile_m
     q = torch.empty((padded_m, padded_k), dtype=torch.int8)
     panels = torch.empty((padded_n, padded_k), dtype=torch.int8)
-    _pack(a, q, rows, here.flipped, threads)
-    _pack(b.t(), panels, here.packing.columns, False, threads)
-    call = _multiplier(tile_m, tile_n, rows)
-    pointers = q.data_ptr(), panels.data_ptr(), out.data_ptr()
-    call(*pointers, n, m, n, padded_k, padded_m // tile_m, -(-n // tile_n), 1, threads)
+    _pack(a, q, choice.rows, here.flipped, choice.threads)
+    _pack(b.t(), panels, here.packing.columns, False, choice.threads)
+    call = _multiplier(choice.tile_m, choice.tile_n, choice.rows)
+    programs = padded_m // choice.tile_m, -(-n // choice.tile_n)
+    call(q.data_ptr(), panels.data_ptr(), out.data_ptr(), n, m, n, padded_k, *programs, 1, choice.threads)
     return out
 
 
@@ -112,5 +112,5 @@ def _packer(rows: int, flipped: bool, transposed: bool) -> Callable[..., None]:
 def _multiplier(tile_m: int, tile_n: int, rows: int) -> Callable[..., None]:
     from hf_tle_int8.kernels.linear import gemm_int32
 
-    values = product_constexprs(execution.layout(), tile_m, tile_n, rows)
+    values = constexprs(execution.layout(), Choice(tile_m, tile_n, rows, 1))
     return execution.compiled(gemm_int32, {"y": "*i32"}, values)

@@ -4,6 +4,7 @@
 """
 
 import functools
+import math
 import warnings
 
 import torch
@@ -11,11 +12,17 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from hf_tle_int8 import arithmetic, execution
+from hf_tle_int8.activations import Reader, traced_in
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
 from hf_tle_int8.packing import is_packed, unpack, unpack_channels
 
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) -> Tensor")
+_LIBRARY.define("quantize(Tensor x) -> Tensor")
+_LIBRARY.define(
+    "linear_quantized(Tensor x, Tensor quantized, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) "
+    "-> Tensor"
+)
 _LIBRARY.define("linear_grad_input(Tensor grad, Tensor weight, Tensor weight_scale, int in_features) -> Tensor")
 
 
@@ -49,6 +56,22 @@ def linear(
     in_features = weight.shape[1] if in_features is None else in_features
     _check_input(x, weight, weight_scale, bias, in_features)
     return torch.ops.tle_int8.linear(x, weight, weight_scale, bias, in_features)
+
+
+def linear_of_shared(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int, reader: Reader
+) -> Tensor:
+    """`linear` in code that is compiled, where ``x`` is quantized once for all who share it.
+
+    What is exported is run by others, and what is differentiated keeps ``x``: there each linear is one operator.
+    """
+    differentiated = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
+    compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    if differentiated or not compiled or not traced_in(reader.of):
+        return linear(x, weight, weight_scale, bias, in_features)
+    _check_input(x, weight, weight_scale, bias, in_features)
+    quantized = reader.of.traced(x, reader.bit)
+    return torch.ops.tle_int8.linear_quantized(x, quantized, weight, weight_scale, bias, in_features)
 
 
 def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
@@ -104,6 +127,25 @@ def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | 
     return y.reshape(*x.shape[:-1], n)
 
 
+def _quantize_cpu(x: Tensor) -> Tensor:
+    if execution.unavailable() is None:
+        return execution.quantized_rows(x)
+    return torch.empty(_quantized_size(x), dtype=torch.int8)
+
+
+def _linear_quantized_cpu(
+    x: Tensor, quantized: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int
+) -> Tensor:
+    available = is_packed(weight) and execution.unavailable() is None
+    if available and execution.layout().packing.fits(weight, weight_scale.shape[0], in_features):
+        return execution.packed_linear(x, weight, weight_scale, bias, quantized=quantized)
+    return _linear_cpu(x, weight, weight_scale, bias, in_features)
+
+
+def _quantized_size(x: Tensor) -> int:
+    return execution.quantized_size(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 @functools.cache
 def _warn_of_row_major_weights() -> None:
     warnings.warn(
@@ -117,6 +159,16 @@ def _warn_of_row_major_weights() -> None:
 
 def _linear_fake(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight_scale.shape[0]))
+
+
+def _quantize_fake(x: Tensor) -> Tensor:
+    return x.new_empty(_quantized_size(x), dtype=torch.int8)
+
+
+def _linear_quantized_fake(
+    x: Tensor, quantized: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int
+) -> Tensor:
+    return _linear_fake(x, weight, weight_scale, bias, in_features)
 
 
 def _grad_input_cpu(grad: Tensor, weight: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
@@ -151,7 +203,11 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
 
 
 _LIBRARY.impl("linear", _linear_cpu, "CPU")
+_LIBRARY.impl("quantize", _quantize_cpu, "CPU")
+_LIBRARY.impl("linear_quantized", _linear_quantized_cpu, "CPU")
 _LIBRARY.impl("linear_grad_input", _grad_input_cpu, "CPU")
 torch.library.register_fake("tle_int8::linear", _linear_fake, lib=_LIBRARY)
+torch.library.register_fake("tle_int8::quantize", _quantize_fake, lib=_LIBRARY)
+torch.library.register_fake("tle_int8::linear_quantized", _linear_quantized_fake, lib=_LIBRARY)
 torch.library.register_fake("tle_int8::linear_grad_input", _grad_input_fake, lib=_LIBRARY)
 torch.library.register_autograd("tle_int8::linear", _backward, setup_context=_save_for_backward, lib=_LIBRARY)

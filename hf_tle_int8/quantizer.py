@@ -18,6 +18,7 @@ from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
 from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, warn_unmatched, without_numbers
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.selection import Rules, Selection, select_linears
+from hf_tle_int8.shared_inputs import share_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +190,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         for module in converted:
             module.requires_grad_(False)
             module.pack_()
+        share_inputs(model)
         level = logging.INFO if converted and not new else logging.WARNING
         logger.log(level, self.selection.summary(len(converted)))
         # The quantizer lives on in model.hf_quantizer: it must not keep alive layers that a caller replaces later.

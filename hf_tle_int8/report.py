@@ -6,8 +6,9 @@ import platform
 
 import torch
 
-from hf_tle_int8 import execution
+from hf_tle_int8 import dispatch, execution
 from hf_tle_int8.backend import debug, hwcap, settings, target
+from hf_tle_int8.errors import ConfigError
 
 _PACKAGES = (
     "hf_tle_int8",
@@ -34,6 +35,7 @@ _VARIABLES = (
     "TRITON_INTERPRET",
     target.VARIABLE,
     debug.VARIABLE,
+    dispatch.VARIABLE,
 )
 
 
@@ -71,7 +73,10 @@ def what_runs_linears() -> str:
     reason = execution.unavailable()
     if reason is not None:
         return f"the plain-torch reference, exact but slow: {reason}"
-    packing = execution.layout().packing
+    try:
+        packing = execution.layout().packing
+    except ConfigError as error:
+        return f"nothing: {error}"
     return f"Triton kernels, from panels of {packing.columns} channels by {packing.group} inputs"
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from hf_tle_int8.backend.dot.integers import INT8_DOTS
 from hf_tle_int8.backend.target import TARGETS, VARIABLE, named
-from hf_tle_int8.dispatch import QUANTIZED_BLOCK, SCHEMES, Choice, choose, constexprs, scheme
+from hf_tle_int8.dispatch import MOST_ROWS, QUANTIZED_BLOCK, SCHEMES, Choice, choose, constexprs, scheme, with_tiles
+from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.kernels import linear
 
 EVERY_TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
@@ -15,7 +16,7 @@ SHAPES = st.tuples(st.integers(1, 5000), st.integers(1, 200_000), st.integers(1,
 
 
 def tiles(target) -> list[tuple[int, int]]:
-    return [*scheme(target).gemv, scheme(target).gemm]
+    return list(scheme(target).tiles)
 
 
 def test_each_target_has_a_scheme():
@@ -50,82 +51,66 @@ def test_tiles_divide_what_is_padded(target):
 
 
 @EVERY_TARGET
-def test_gemv_tiles_ascend_up_to_where_gemm_begins(target):
-    rows = [rows for rows, _ in scheme(target).gemv]
+def test_the_first_tile_with_enough_rows_serves(target):
+    layout = scheme(target)
+    rows = [rows for rows, _ in layout.tiles]
     assert rows == sorted(set(rows))
-    for m in range(1, rows[-1] + 1):
-        choice = choose(m, 64, 64, target, 1)
-        assert choice.kernel == "gemv"
-        assert choice.tile_m == min(most for most in rows if most >= m)
-    assert choose(rows[-1] + 1, 64, 64, target, 1).kernel == "gemm"
+    assert rows[-1] <= MOST_ROWS
+    for m in range(1, 2 * rows[-1] + 1):
+        assert choose(m, 64, 64, layout, 1).tile_m == min((most for most in rows if most >= m), default=rows[-1])
 
 
-@EVERY_TARGET
-@given(SHAPES, st.integers(1, 256))
-def test_every_column_is_in_one_tile_and_one_program(target, shape, threads):
-    m, n, k = shape
-    choice = choose(m, n, k, target, threads)
-    whole = -(-n // choice.tile_n)
-    assert (choice.tile_m, choice.tile_n) in tiles(target)
-    assert 1 <= choice.threads <= threads
-    if choice.kernel == "gemm":
-        assert choice.tiles == 1
-        return
-    assert m <= choice.tile_m
-    programs = -(-n // (choice.tiles * choice.tile_n))
-    assert programs <= min(whole, threads)
-    # As `gemv` divides them.
-    shares = [range(program * choice.tiles, min((program + 1) * choice.tiles, whole)) for program in range(programs)]
-    assert [tile for share in shares for tile in share] == list(range(whole))
-    assert all(shares), "a program without work quantizes for nothing"
+def test_other_tiles_for_experiments():
+    layout = scheme(named("neon-i8mm"))
+    assert with_tiles(layout, "4x16, 8 x 8").tiles == ((4, 16), (8, 8))
+    assert choose(1, 64, 64, with_tiles(layout, "4x16"), 1) == Choice(4, 16, 4, 1)
+    for text in ("", "4", "4x", "4x16,", "1x8", "3x8", "32x8", "4x12", "4x64", "8x8,4x16", "4x8,4x16", "-4x8", "4x8x2"):
+        with pytest.raises(ConfigError, match=r"list of tiles .* one of \[8, 16, 32\]") as error:
+            with_tiles(layout, text)
+        assert repr(text) in str(error.value)
 
 
 @EVERY_TARGET
 @given(SHAPES, st.integers(2, 256))
 def test_what_is_computed_does_not_depend_on_threads(target, shape, threads):
-    alone, together = (choose(*shape, target, count) for count in (1, threads))
-    assert alone == dataclasses.replace(together, threads=alone.threads, tiles=alone.tiles)
+    alone, together = (choose(*shape, scheme(target), count) for count in (1, threads))
+    assert alone == dataclasses.replace(together, threads=alone.threads)
+    assert 1 <= together.threads <= threads
 
 
 @EVERY_TARGET
 def test_little_work_is_for_one_thread(target):
     for m, n, k in ((1, 1, 1), (1, 512, 512), (1, 1, 131_072), (8, 64, 64), (33, 64, 64)):
-        assert choose(m, n, k, target, 64).threads == 1
+        assert choose(m, n, k, scheme(target), 64).threads == 1
     for m, n, k in ((1, 4096, 4096), (8, 4096, 4096), (64, 4096, 4096)):
-        assert choose(m, n, k, target, 8).threads == 8
+        assert choose(m, n, k, scheme(target), 8).threads == 8
 
 
 @EVERY_TARGET
 @given(SHAPES, st.integers(1, 64))
 def test_more_work_is_for_no_fewer_threads(target, shape, threads):
     m, n, k = shape
-    assert choose(m, n, k, target, threads).threads <= choose(m, 2 * n, k, target, threads).threads
+    assert choose(m, n, k, scheme(target), threads).threads <= choose(m, 2 * n, k, scheme(target), threads).threads
 
 
 @EVERY_TARGET
 def test_rows_lie_together_where_the_instruction_takes_several(target):
     for m in range(1, 34):
-        choice = choose(m, 64, 64, target, 1)
+        choice = choose(m, 64, 64, scheme(target), 1)
         assert choice.rows == (choice.tile_m if scheme(target).interleaved else 1)
 
 
 def test_constexprs_are_those_of_the_kernels():
-    target = named("avxvnni")
-    for m in (1, 100):
-        choice = choose(m, 64, 64, target, 1)
-        parameters = getattr(linear, choice.kernel).params
-        assert set(constexprs(scheme(target), choice, True)) == {p.name for p in parameters if p.is_constexpr}
-    values = constexprs(scheme(target), Choice("gemv", 2, 16, 1, 3, 7), False)
-    assert values == {
-        "TILE_M": 2, "TILE_N": 16, "ROWS": 1, "COLUMNS": 8, "GROUP": 4, "STEPS": 4, "FLIPPED": True, "HAS_BIAS": False,
-        "BLOCK": QUANTIZED_BLOCK,
-    }  # fmt: skip
+    values = constexprs(scheme(named("avxvnni")), Choice(2, 16, 1, 3))
+    for kernel, own in ((linear.gemm, {"HAS_BIAS"}), (linear.gemm_int32, set())):
+        assert values.keys() | own == {parameter.name for parameter in kernel.params if parameter.is_constexpr}
+    assert values == {"TILE_M": 2, "TILE_N": 16, "ROWS": 1, "COLUMNS": 8, "GROUP": 4, "STEPS": 4, "FLIPPED": True}
 
 
 def test_the_choice_is_a_pure_function(monkeypatch):
-    target, shapes = named("neon"), [(m, n, 1000) for m in range(1, 20) for n in (1, 100, 10_000)]
-    first = [choose(*shape, target, 4) for shape in shapes]
+    layout, shapes = scheme(named("neon")), [(m, n, 1000) for m in range(1, 20) for n in (1, 100, 10_000)]
+    first = [choose(*shape, layout, 4) for shape in shapes]
     choose.cache_clear()
     monkeypatch.setenv(VARIABLE, "avx2")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert [choose(*shape, target, 4) for shape in reversed(shapes)] == first[::-1]
+    assert [choose(*shape, layout, 4) for shape in reversed(shapes)] == first[::-1]

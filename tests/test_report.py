@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hf_tle_int8
-from hf_tle_int8 import report
+from hf_tle_int8 import dispatch, execution, report
 from hf_tle_int8.backend import hwcap, settings, target
 
 VARIABLES = (
@@ -83,3 +83,13 @@ class TestTriton:
             monkeypatch.setenv(name, "1")
         facts = report.environment()
         assert [facts[name] for name in VARIABLES] == ["1"] * len(VARIABLES)
+
+
+def test_tiles_that_cannot_be_are_told(monkeypatch):
+    execution.layout.cache_clear()
+    monkeypatch.setenv(dispatch.VARIABLE, "3x7")
+    try:
+        assert report.environment()["INT8 linears run on"].startswith("nothing: HF_TLE_INT8_TILES='3x7'")
+        assert report.environment()[dispatch.VARIABLE] == "3x7"
+    finally:
+        execution.layout.cache_clear()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic, execution, ops
+from hf_tle_int8.activations import Reader, called_in
 from hf_tle_int8.errors import InputTypeError, InputValueError, TLEInt8Error, UnsupportedPlacementError
 from hf_tle_int8.nn.packed import pack_parameter, unpack_parameter
 from hf_tle_int8.packing import is_packed, unpack
@@ -142,6 +143,8 @@ class TLEInt8Linear(nn.Linear):
     # its panels are known to be those of this machine.
     _packed_times = 0
     _is_ready = False
+    # Which of the linears that share their input this is; see `hf_tle_int8.shared_inputs`.
+    _reader: Reader | None = None
 
     def __init__(self, w_int8: Tensor, w_scale: Tensor | float, bias: Tensor | None = None):
         check_int8_weight(w_int8)
@@ -219,7 +222,7 @@ class TLEInt8Linear(nn.Linear):
         """Turn this layer itself back into a trainable ``nn.Linear`` with the given float tensors; undoes `become`."""
         linear = cast(nn.Linear, self)
         del self.weight_scale
-        for key in ("_packed_times", "_is_ready"):
+        for key in ("_packed_times", "_is_ready", "_reader"):
             self.__dict__.pop(key, None)
         linear.__class__ = nn.Linear
         linear.weight = nn.Parameter(weight.detach())
@@ -249,13 +252,19 @@ class TLEInt8Linear(nn.Linear):
         parameters: dict[str, Any] = self._parameters
         bias = parameters["bias"]
         if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-            return ops.linear(x, parameters["weight"], parameters["weight_scale"], bias, self.in_features)
+            arguments = x, parameters["weight"], parameters["weight_scale"], bias, self.in_features
+            if self._reader is None or self._forward_pre_hooks or self._forward_hooks:
+                return ops.linear(*arguments)
+            return ops.linear_of_shared(*arguments, self._reader)
         # Another reference: a thread that turns the weight back must not take its memory from under the kernel.
         weight = self._weight().detach()
         if not (self._is_ready and is_packed(weight)):
             weight = self._packed_now(weight)
+        reader = self._reader
+        if reader is not None and not called_in(reader.of):
+            reader = None
         if is_packed(weight) and ops.is_plain_call(x, bias) and x.shape[-1] == self.in_features:
-            return execution.packed_linear(x, weight, parameters["weight_scale"], bias)
+            return execution.packed_linear(x, weight, parameters["weight_scale"], bias, reader)
         return ops.linear(x, weight, self.weight_scale, bias, self.in_features)
 
     def _packed_now(self, weight: Tensor) -> Tensor:

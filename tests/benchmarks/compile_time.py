@@ -23,19 +23,26 @@ import torch
 from hf_tle_int8.backend.prepared import prepare
 from hf_tle_int8.backend.target import current
 from hf_tle_int8.bench import machine
-from hf_tle_int8.dispatch import constexprs, scheme
-from hf_tle_int8.kernels import linear
+from hf_tle_int8.dispatch import QUANTIZED_BLOCK, constexprs, scheme
+from hf_tle_int8.kernels.linear import gemm
+from hf_tle_int8.kernels.quantize import quantize
 target = current()
-choices = list(machine_model.choices(target))
+layout, kernels = scheme(target), []
+for choice in machine_model.choices(target):
+    multiplied = {**constexprs(layout, choice), "HAS_BIAS": True}
+    kernels.append((f"gemm {choice.tile_m}x{choice.tile_n}", gemm, machine_model.SIGNATURE, multiplied))
+    values = {"ROWS": choice.rows, "GROUP": layout.packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": layout.flipped}
+    types = {"x": "*bf16", "stride": "i64", "q": "*i8", "scale": "*fp32", "M": "i32", "K": "i32", "K_PADDED": "i32"}
+    kernels.append((f"quantize {choice.rows}", quantize, types, values))
+kernels = list({name: (name, *rest) for name, *rest in kernels}.values())
 if len(sys.argv) == 1:
-    sys.exit(print(len(choices)))
-choice = choices[int(sys.argv[1])]
-kernel, values = getattr(linear, choice.kernel), constexprs(scheme(target), choice, has_bias=True)
+    sys.exit(print(len(kernels)))
+name, kernel, signature, values = kernels[int(sys.argv[1])]
 start = time.perf_counter()
 prepare(machine._read, {"x": "*i32", "sums": "*i32", "n": "i64"}, {"STREAMS": 1, "BLOCK": 8}, target)
 once, start = time.perf_counter() - start, time.perf_counter()
-prepare(kernel, machine_model.SIGNATURE, values, target)
-print(f"{choice.kernel} {choice.tile_m}x{choice.tile_n}", once, time.perf_counter() - start, sep=",")
+prepare(kernel, signature, values, target)
+print(name, once, time.perf_counter() - start, sep=",")
 """
 
 

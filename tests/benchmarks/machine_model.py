@@ -2,7 +2,7 @@
 
 python tests/benchmarks/machine_model.py > docs/benchmarks/machine-model.md
 
-Compiles every kernel and tile of `hf_tle_int8.dispatch` for every target, runs the innermost loop with the target's
+Compiles `gemm` with every tile of `hf_tle_int8.dispatch` for every target, runs the innermost loop with the target's
 multiply instruction through llvm-mca, and prints a page in Markdown. Nothing is run on the CPUs that are modelled.
 llvm-mca is the newest of ``llvm-mca-N`` and ``llvm-mca``; with one older than 22, some CPUs are given another's model.
 """
@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from hf_tle_int8.backend.codegen import llvm
 from hf_tle_int8.backend.target import TARGETS, Target
 from hf_tle_int8.dispatch import Choice, constexprs, scheme
-from hf_tle_int8.kernels import linear
+from hf_tle_int8.kernels.linear import gemm
 
 CPUS = {
     "neon": ("cortex-a72",),
@@ -49,8 +49,8 @@ SIGNATURE = {
     **dict.fromkeys(("x", "y", "bias"), "*bf16"),
     **dict.fromkeys(("q", "w"), "*i8"),
     **dict.fromkeys(("scale_x", "scale_w"), "*fp32"),
-    **dict.fromkeys(("stride", "stride_x", "stride_y"), "i64"),
-    **dict.fromkeys(("M", "N", "K", "K_PADDED", "tiles"), "i32"),
+    **dict.fromkeys(("M", "N", "K"), "i32"),
+    "stride": "i64",
 }
 
 HEADER = """\
@@ -65,7 +65,7 @@ Regenerate with `python tests/benchmarks/machine_model.py > docs/benchmarks/mach
 {versions}.
 
 - model: the schedule that llvm-mca applies, by the name of its execution units; LLVM has none of its own for some.
-- tile: rows x columns of accumulators; a gemv quantizes the rows itself, a gemm takes them quantized.
+- tile: rows x columns of accumulators; one row is a GEMV.
 - instructions, loads, stack: of one iteration of the innermost loop; loads are instructions that read memory, stack
   those that touch the stack (spills).
 - per cycle: multiplies that make products, and bound: of a loop of nothing but independent multiplies in registers.
@@ -73,8 +73,8 @@ Regenerate with `python tests/benchmarks/machine_model.py > docs/benchmarks/mach
 - Without a dot product (smull, vpmaddwd), widening and additions come beside each multiply: the bound is out of reach.
 - LLVM's znver4 has one vpdpbusd of 512 bits in two cycles; a Zen 4 was measured at one a cycle (469 GOPS a core).
 
-| target | CPU | model | kernel | tile | instructions | loads | stack | multiply | per cycle | bound | share |
-|---|---|---|---|---|---|---|---|---|---|---|---|"""
+| target | CPU | model | tile | instructions | loads | stack | multiply | per cycle | bound | share |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 PEERS = """
 ## For comparison
@@ -131,9 +131,9 @@ def modelled(loop: tuple[str, ...], target: Target, cpu: str) -> Modelled:
 
 
 def assembly(target: Target, choice: Choice) -> str:
-    """The kernel of ``choice`` with a bias, compiled as Triton does it, bf16 in and out."""
-    kernel = getattr(linear, choice.kernel)
-    values = constexprs(scheme(target), choice, has_bias=True)
+    """`gemm` with the tile of ``choice`` and a bias, compiled as Triton does it, bf16 in and out."""
+    kernel = gemm
+    values = {**constexprs(scheme(target), choice), "HAS_BIAS": True}
     types = {name: "constexpr" if name in values else SIGNATURE[name] for name in kernel.arg_names}
     places = {(kernel.arg_names.index(name),): value for name, value in values.items()}
     source = triton.compiler.ASTSource(kernel, types, places)
@@ -141,10 +141,10 @@ def assembly(target: Target, choice: Choice) -> str:
 
 
 def choices(target: Target) -> Iterator[Choice]:
-    """The kernels and tiles that serve linears on ``target``."""
+    """The tiles that serve linears on ``target``."""
     layout = scheme(target)
-    for kernel, (rows, columns) in [*(("gemv", tile) for tile in layout.gemv), ("gemm", layout.gemm)]:
-        yield Choice(kernel, rows, columns, rows if layout.interleaved else 1, 1, 1)
+    for rows, columns in layout.tiles:
+        yield Choice(rows, columns, rows if layout.interleaved else 1, 1)
 
 
 def innermost_loops(text: str) -> Iterator[tuple[str, ...]]:
@@ -196,7 +196,7 @@ def rows(target: Target, choice: Choice) -> Iterator[str]:
         found, bound = modelled(loop, target, cpu), modelled(registers_only(target), target, cpu)
         rate, peak = needed / found.cycles, ACCUMULATORS / bound.cycles
         yield (
-            f"| {target.name} | {cpu} | {found.model} | {choice.kernel} | {choice.tile_m}x{choice.tile_n} "
+            f"| {target.name} | {cpu} | {found.model} | {choice.tile_m}x{choice.tile_n} "
             f"| {len(loop)} "
             f"| {loads} | {stack} | {needed:.0f} / {multiplies} | {rate:.2f} | {peak:.2f} | {rate / peak:.0%} |"
         )

@@ -18,7 +18,7 @@ from hf_tle_int8.backend import target
 from hf_tle_int8.backend.hwcap import cpu_features
 from hf_tle_int8.backend.target import Target
 from hf_tle_int8.dispatch import QUANTIZED_BLOCK, Choice, choose, constexprs, scheme
-from hf_tle_int8.kernels.linear import gemm, gemv
+from hf_tle_int8.kernels.linear import gemm
 from hf_tle_int8.kernels.quantize import quantize
 
 Place = Callable[[str, np.ndarray], np.ndarray]
@@ -40,18 +40,15 @@ def host_targets() -> list[str]:
 
 
 def choices(chosen: Target) -> list[Choice]:
-    """Every kernel and tile of a target, one tile of columns to a program."""
-    most = [rows for rows, _ in scheme(chosen).gemv]
-    found = [choose(m, 1, 1, chosen, 1) for m in (*most, most[-1] + 1)]
-    assert [choice.tiles for choice in found] == [1] * len(found)
-    return found
+    """Every tile of a target."""
+    return [choose(rows, 1, 1, scheme(chosen), 1) for rows, _ in scheme(chosen).tiles]
 
 
 def kernel_case(kernel: Callable, x: torch.dtype, bias: torch.dtype | None, values: dict[str, object]) -> KernelCase:
     """A kernel of the package for types of ``x`` (and of the result) and of the bias, without data."""
     floats = f"*{TYPES[x]}"
-    kinds = dict.fromkeys(("M", "N", "K", "K_PADDED", "tiles"), "i32") | {"q": "*i8", "w": "*i8", "x": floats}
-    kinds |= dict.fromkeys(("stride", "stride_x", "stride_y"), "i64") | {"y": floats}
+    kinds = dict.fromkeys(("M", "N", "K", "K_PADDED"), "i32") | {"q": "*i8", "w": "*i8", "x": floats, "y": floats}
+    kinds |= {"stride": "i64"}
     kinds |= dict.fromkeys(("scale", "scale_x", "scale_w"), "*fp32") | {"bias": f"*{TYPES[bias or x]}"}
     signature = {name: kinds[name] for name in kernel.arg_names if name not in values}
     return KernelCase(kernel, signature, values, (), np.zeros(0))
@@ -66,11 +63,11 @@ def quantizer(chosen: Target, dtype: torch.dtype, rows: int) -> KernelCase:
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """A linear by one kernel and tile.
+    """A linear by one tile.
 
     Attributes:
         target: what the kernels are lowered for.
-        choice: kernel and tile.
+        choice: the tile.
         dtype: of the activations and of the result.
         bias: dtype of the bias, or None.
     """
@@ -82,17 +79,16 @@ class Linear:
 
     @property
     def cases(self) -> list[KernelCase]:
-        """The kernels: those that quantize first."""
-        kernel = gemv if self.choice.kernel == "gemv" else gemm
-        values = constexprs(scheme(self.target), self.choice, self.bias is not None)
-        case = kernel_case(kernel, self.dtype, self.bias, values)
-        return [case] if kernel is gemv else [quantizer(self.target, self.dtype, self.choice.rows), case]
+        """The kernels: one that quantizes, one that multiplies."""
+        values = {**constexprs(scheme(self.target), self.choice), "HAS_BIAS": self.bias is not None}
+        case = kernel_case(gemm, self.dtype, self.bias, values)
+        return [quantizer(self.target, self.dtype, self.choice.rows), case]
 
     def run(
         self, kernels: Sequence[Kernel], x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None,
-        tiles: int = 1, place: Place = lambda _, values: values,
+        place: Place = lambda _, values: values,
     ) -> Tensor:  # fmt: skip
-        """The result for ``x [M, K]`` and int8 ``weight [N, K]``; ``tiles`` of columns to each program.
+        """The result for ``x [M, K]`` and int8 ``weight [N, K]``.
 
         Rows lie apart and all room is poisoned; what is not of the result must stay so.
 
@@ -102,8 +98,8 @@ class Linear:
         """
         (m, k), n, packing = x.shape, len(weight), scheme(self.target).packing
         padded, groups = packing.padded(n, k)[1], -(-m // self.choice.rows)
-        rows, columns = -(-m // self.choice.tile_m), -(-n // (tiles * self.choice.tile_n))
-        room = self.choice.tile_m * (columns if self.choice.kernel == "gemv" else rows)
+        rows, columns = -(-m // self.choice.tile_m), -(-n // self.choice.tile_n)
+        room = self.choice.tile_m * rows
         source, y = (poisoned((m - 1) * (size + _GAP) + size, x.dtype) for size in (k, n))
         source.as_strided((m, k), (k + _GAP, 1))[...] = x
         operands = {
@@ -111,12 +107,8 @@ class Linear:
             "w": packing.pack(weight).flatten(), "scale_w": scale, "bias": bias, "y": y,
         }  # fmt: skip
         placed = [0 if values is None else place(name, array(values)) for name, values in operands.items()]
-        start, scratch, result = (placed[0], k + _GAP), placed[1:3], (*placed[1:], n + _GAP, m, n)
-        if self.choice.kernel == "gemv":
-            kernels[0](*start, *result, k, padded, tiles, columns, 1, 1, 1)
-        else:
-            kernels[0](*start, *scratch, m, k, padded, groups, 1, 1, 1)
-            kernels[1](*result, padded, rows, columns, 1, 1)
+        kernels[0](placed[0], k + _GAP, *placed[1:3], m, k, padded, groups, 1, 1, 1)
+        kernels[1](*placed[1:], n + _GAP, m, n, padded, rows, columns, 1, 1)
         y = torch.from_numpy(placed[-1]).view(x.dtype)
         gaps = y.as_strided((m - 1, _GAP), (n + _GAP, 1), n).contiguous()
         assert (gaps.view(torch.uint8) == POISON).all()

@@ -80,8 +80,8 @@ def test_rows_to_quantize(sparse):
     assert_same(torch.from_numpy(scale[FIRST:]), scales.flatten())
 
 
-def test_tiles_of_rows_and_columns(sparse):
-    choice = choices(host())[-1]
+@pytest.mark.parametrize("choice", choices(host()), ids=lambda choice: f"{choice.tile_m}x{choice.tile_n}")
+def test_tiles_of_rows_and_columns(sparse, choice):
     m, n = choice.tile_m, choice.tile_n
     x, (weight, scale), bias = activations(m, K, DTYPE), weights(n, K), torch.randn(n, dtype=DTYPE)
     (codes, scales), panels = quantize_activation(x), scheme(host()).packing.pack(weight).flatten()[: n * K]
@@ -96,22 +96,3 @@ def test_tiles_of_rows_and_columns(sparse):
     )  # fmt: skip
     found = np.stack([y.elements[FAR + row * K + FIRST :][:n] for row in range(m)])
     assert_same(torch.from_numpy(found), int8_linear(x, weight, scale, bias))
-
-
-def test_columns_of_few_rows(sparse):
-    choice = choices(host())[-2]
-    m, n = choice.tile_m, choice.tile_n
-    number = FIRST // m
-    column = number * n
-    x, (weight, scale), bias = activations(m, K, DTYPE), weights(n, K), torch.randn(n, dtype=DTYPE)
-    panels = scheme(host()).packing.pack(weight).flatten()[: n * K]
-    scale_w, biases = np.zeros(column + n, np.float32), np.zeros(column + n, "e")
-    scale_w[column:], biases[column:] = scale, bias
-    scale_x, y = np.empty((number + 1) * m, np.float32), np.empty((m, column + n), np.float16)
-    q, w = sparse("q", np.int8, FAR + K * m), sparse("w", np.int8, (column + n) * K)
-    program(Linear(host(), choice, DTYPE, DTYPE).cases[0])(
-        array(x), K, q.elements.ctypes.data, scale_x, w.holding(panels, column * K), scale_w, biases, y, column + n, m,
-        column + n, K, K, 1, number, 0, 0, number + 1, 1, 1,
-    )  # fmt: skip
-    assert_same(torch.from_numpy(y[:, column:].copy()), int8_linear(x, weight, scale, bias))
-    assert q.elements[FAR:].any()

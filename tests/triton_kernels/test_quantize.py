@@ -16,7 +16,7 @@ FEW_TAILS = (1, 9, 33, 65, 128)
 
 
 def rows_together(name):
-    """Those of ``gemm``; what ``gemv`` does for itself shows in its results."""
+    """Those of the last tile; `test_linear_tiles` has those of all."""
     return choices(named(name))[-1].rows
 
 

@@ -11,8 +11,8 @@ from hf_tle_int8.backend.target import TARGETS
 from hf_tle_int8.dispatch import SCHEMES
 
 HEAD = (
-    "| targets | instruction | k | tile | kernels | accumulators | weights | activations | compensation | of |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "| targets | instruction | k | tile | accumulators | weights | activations | compensation | of |",
+    "|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -33,13 +33,11 @@ def registers(target, choice):
 
 def lines(target):
     """A line for each tile, without the name of the target."""
-    scheme, kernels = SCHEMES[target.name], defaultdict(list)
+    scheme = SCHEMES[target.name]
     for choice in choices(target):
-        tile = f"{choice.tile_m} by {choice.tile_n}"
-        kernels[tile, registers(target, choice)].append(choice.kernel)
-    for (tile, numbers), names in kernels.items():
         k = scheme.steps * scheme.packing.group
-        yield " | ".join([target.int8_dot, str(k), tile, ", ".join(names), *map(str, numbers)])
+        tile = f"{choice.tile_m} by {choice.tile_n}"
+        yield " | ".join([target.int8_dot, str(k), tile, *map(str, registers(target, choice))])
 
 
 def table():
