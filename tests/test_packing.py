@@ -6,7 +6,7 @@ from hf_tle_int8.packing import Packing, unpack
 
 PACKINGS = list(dict.fromkeys(scheme.packing for scheme in SCHEMES.values()))
 # Panels and groups that differ from each other and from their multiples, so that no two of them can be mistaken.
-ODD = Packing(3, 5, 6, 15)
+ODD = Packing(3, 2, 6, 14)
 EVERY = pytest.mark.parametrize(
     "packing", [*PACKINGS, ODD], ids=lambda packing: "-".join(map(str, vars(packing).values()))
 )
@@ -65,3 +65,14 @@ def test_weights_need_not_be_contiguous():
     weight = codes(70, 90)
     for packing in PACKINGS:
         assert torch.equal(packing.pack(weight.t()), packing.pack(weight.t().contiguous()))
+
+
+@EVERY
+def test_weights_and_panels_may_begin_anywhere(packing):
+    weight = codes(*packing.padded(1, packing.k_multiple + 1))
+    panels = packing.pack(weight)
+    for offset in range(9):
+        moved = [torch.empty(weight.numel() + 9, dtype=torch.int8)[offset:][: weight.numel()] for _ in range(2)]
+        elsewhere = moved[0].view_as(weight).copy_(weight)
+        assert torch.equal(packing.pack(elsewhere), panels)
+        assert torch.equal(unpack(moved[1].view_as(panels).copy_(panels), *weight.shape), weight)

@@ -1,4 +1,4 @@
-"""Peak memory of loading a model in INT8 on the fly, beside what the mapped checkpoint takes.
+"""Peak memory of loading a model in INT8 on the fly, what the packed weights take, and the time of packing.
 
     python tests/benchmarks/load_memory.py
 
@@ -24,15 +24,33 @@ VARIANTS = {"int8 on the fly": "on_the_fly", "int8 checkpoint": "reload", "bf16"
 
 # Runs in the process that is measured; prints a line before and after the load.
 _CHILD = """
-import json, sys, torch, hf_tle_int8
-from transformers import AutoModelForCausalLM
+import json, sys, time, torch, hf_tle_int8
+from hf_tle_int8.packing import Packing
+from hf_tle_int8 import execution
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+pack, packing = Packing.pack, [0.0]
+def timed(*arguments):
+    start = time.perf_counter()
+    panels = pack(*arguments)
+    packing[0] += time.perf_counter() - start
+    return panels
+Packing.pack = timed
 options = {"quantization_config": hf_tle_int8.TLEInt8Config()} if sys.argv[2] == "on_the_fly" else {}
-torch.empty(1).add_(1)
+# What is imported on first use, Triton and LLVM among it, is not memory of the model.
+hf_tle_int8.TLEInt8Linear.from_linear(torch.nn.Linear(8, 8))(torch.ones(1, 8))
+LlamaForCausalLM
 print("ready", flush=True)
 sys.stdin.readline()
+start = time.perf_counter()
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], **options)
-size = sum(tensor.nbytes for tensor in model.state_dict().values())
-print(json.dumps({"size": size}), flush=True)
+elapsed = time.perf_counter() - start
+size = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+codes = [tensor for tensor in model.parameters() if tensor.dtype == torch.int8]
+linears = [module for module in model.modules() if isinstance(module, hf_tle_int8.TLEInt8Linear)]
+print(json.dumps({
+    "size": size, "seconds": elapsed, "packing": packing[0], "panels": sum(tensor.nbytes for tensor in codes),
+    "weights": sum(linear.in_features * linear.out_features for linear in linears),
+}), flush=True)
 sys.stdin.readline()
 """
 
@@ -64,7 +82,7 @@ def measure(path: Path, variant: str) -> dict[str, float]:
             time.sleep(0.0005)
         after = anonymous_bytes(process.pid)
         process.stdin.close()
-    return {"size": json.loads(line)["size"], "peak": max(peak, after) - before, "final": after - before}
+    return {**json.loads(line), "peak": max(peak, after) - before, "final": after - before}
 
 
 def write_model(folder: Path) -> int:
@@ -99,6 +117,10 @@ def main() -> None:
             size, peak, final = (max(run[key] for run in runs) / MEGABYTE for key in ("size", "peak", "final"))
             bound = f"{size + (largest / MEGABYTE) + 64:>7.0f} MB" if variant == "on_the_fly" else ""
             print(f"{title:18}{size:>7.0f} MB{peak:>7.0f} MB{final:>7.0f} MB{bound:>10}", flush=True)
+            if runs[0]["weights"]:
+                fastest = min(runs, key=lambda run: run["seconds"])
+                share, memory = fastest["packing"] / fastest["seconds"], fastest["panels"] / fastest["weights"]
+                print(f"{'':18}panels {memory:.3f} x int8 weights, packing {share:.1%} of {fastest['seconds']:.2f} s")
 
 
 if __name__ == "__main__":
