@@ -7,7 +7,7 @@ import platform
 import torch
 
 from hf_tle_int8 import execution
-from hf_tle_int8.backend import debug, hwcap, settings, target
+from hf_tle_int8.backend import debug, hwcap, schedule, settings, target
 
 _PACKAGES = (
     "hf_tle_int8",
@@ -34,6 +34,7 @@ _VARIABLES = (
     "TRITON_INTERPRET",
     target.VARIABLE,
     debug.VARIABLE,
+    schedule.VARIABLE,
 )
 
 
@@ -60,6 +61,7 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "torch CPU capability": torch.backends.cpu.get_cpu_capability(),
         **_target(),
+        "threads share a grid": _schedule(),
         **_triton_backend(),
         **{name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
         "INT8 linears run on": what_runs_linears(),
@@ -86,6 +88,14 @@ def _target() -> dict[str, str]:
         "vector registers": f"{found.vector_registers} of {8 * found.vector_bytes} bits",
         "dot instructions": f"int8 {found.int8_dot}, bf16 {found.bf16_dot}",
     }
+
+
+def _schedule() -> str:
+    try:
+        found = schedule.current()
+    except ValueError as error:
+        return f"not at all: {error}"
+    return f"{found.name}: {found.reason}"
 
 
 def _triton_backend() -> dict[str, str]:
