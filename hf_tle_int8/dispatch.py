@@ -96,6 +96,10 @@ SCHEMES = {
 
 # Multiply-adds that are worth a thread.
 _WORK_PER_THREAD = 1 << 18
+# On unlike cores: programs of `gemv` for each thread, and the fewest tiles of one for every row. Quantizing takes as
+# long as a third of a tile for one row, as three tiles for four rows (AVX2).
+_SHARES = 4
+_TILES_PER_ROW = 4
 
 
 def scheme(target: Target) -> Scheme:
@@ -104,7 +108,7 @@ def scheme(target: Target) -> Scheme:
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(m: int, n: int, k: int, target: Target, threads: int) -> Choice:
+def choose(m: int, n: int, k: int, target: Target, threads: int, unlike: bool = False) -> Choice:
     """The kernel for ``[m, k]`` by ``[n, k]``.
 
     Args:
@@ -113,6 +117,7 @@ def choose(m: int, n: int, k: int, target: Target, threads: int) -> Choice:
         k: inputs.
         target: what kernels are compiled for.
         threads: how many there are.
+        unlike: whether their cores are, so that each shall take more than one program.
     """
     layout = scheme(target)
     team = max(1, min(threads, m * n * k // _WORK_PER_THREAD))
@@ -120,7 +125,10 @@ def choose(m: int, n: int, k: int, target: Target, threads: int) -> Choice:
     if m > layout.gemv[-1][0]:
         return Choice("gemm", *tile, team, 1)
     whole = -(-n // tile[1])
-    return Choice("gemv", *tile, min(team, whole), -(-whole // team))
+    tiles = -(-whole // team)
+    if unlike and team > 1:
+        tiles = max(min(tiles, _TILES_PER_ROW * tile[0]), -(-tiles // _SHARES))
+    return Choice("gemv", *tile, min(team, whole), tiles)
 
 
 def product_tile(m: int, layout: Scheme) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_tle_int8.backend import schedule
 from hf_tle_int8.backend.target import Target
 from hf_tle_int8.dispatch import QUANTIZED_BLOCK, Choice, Scheme, choose, constexprs, scheme
 
@@ -117,7 +118,8 @@ class _Plan:
 
 
 def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, threads: int) -> _Plan:
-    choice, padded_k = choose(m, n, k, target(), threads), layout().packing.padded(n, k)[1]
+    unlike = schedule.current().name == schedule.DYNAMIC
+    choice, padded_k = choose(m, n, k, target(), threads, unlike), layout().packing.padded(n, k)[1]
     types = _TYPES[dtype], None if bias is None else _TYPES[bias]
     call = _linear(choice.kernel, choice.tile_m, choice.tile_n, choice.rows, *types)
     columns = -(-n // choice.tile_n)

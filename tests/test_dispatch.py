@@ -61,10 +61,10 @@ def test_gemv_tiles_ascend_up_to_where_gemm_begins(target):
 
 
 @EVERY_TARGET
-@given(SHAPES, st.integers(1, 256))
-def test_every_column_is_in_one_tile_and_one_program(target, shape, threads):
+@given(SHAPES, st.integers(1, 256), st.booleans())
+def test_every_column_is_in_one_tile_and_one_program(target, shape, threads, unlike):
     m, n, k = shape
-    choice = choose(m, n, k, target, threads)
+    choice = choose(m, n, k, target, threads, unlike)
     whole = -(-n // choice.tile_n)
     assert (choice.tile_m, choice.tile_n) in tiles(target)
     assert 1 <= choice.threads <= threads
@@ -73,7 +73,7 @@ def test_every_column_is_in_one_tile_and_one_program(target, shape, threads):
         return
     assert m <= choice.tile_m
     programs = -(-n // (choice.tiles * choice.tile_n))
-    assert programs <= min(whole, threads)
+    assert programs <= min(whole, 4 * threads if unlike else threads)
     # As `gemv` divides them.
     shares = [range(program * choice.tiles, min((program + 1) * choice.tiles, whole)) for program in range(programs)]
     assert [tile for share in shares for tile in share] == list(range(whole))
@@ -85,6 +85,22 @@ def test_every_column_is_in_one_tile_and_one_program(target, shape, threads):
 def test_what_is_computed_does_not_depend_on_threads(target, shape, threads):
     alone, together = (choose(*shape, target, count) for count in (1, threads))
     assert alone == dataclasses.replace(together, threads=alone.threads, tiles=alone.tiles)
+
+
+@EVERY_TARGET
+@given(SHAPES, st.integers(1, 64))
+def test_unlike_cores_take_more_programs_where_these_are_worth_it(target, shape, threads):
+    alike, unlike = (choose(*shape, target, threads, each) for each in (False, True))
+    assert alike == dataclasses.replace(unlike, tiles=alike.tiles)
+    if unlike.tiles < alike.tiles:
+        assert unlike.threads > 1
+        assert unlike.tiles >= 4 * unlike.tile_m
+
+
+@EVERY_TARGET
+def test_few_rows_of_a_large_linear_are_four_programs_for_each_unlike_core(target):
+    choice = choose(1, 32768, 4096, target, 8, True)
+    assert -(-32768 // (choice.tiles * choice.tile_n)) == 32
 
 
 @EVERY_TARGET

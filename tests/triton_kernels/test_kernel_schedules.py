@@ -11,6 +11,7 @@ from arm_emulation import CPU_OF_TARGET, ArmProcess, link, require_emulator
 from kernel_runs import compiled, lowered, on_host
 from linear_runs import Linear, activations, assert_same, biases, choices, weights
 from openmp_stubs import STUBS
+from plugin_support import run_script
 from tensor_kernels import KernelCase, poisoned
 
 from hf_tle_int8.arithmetic import int8_linear
@@ -61,6 +62,23 @@ def test_linears_on_arm(name, tmp_path):
             names = [compiled(case, target, target)[0].replace("launch", entry) for case in linear.cases]
             kernels = [on_threads(lambda *a, name=name: arm.call(name, *a), threads) for name in names]
             assert_same(linear.run(kernels, x, weight, scale, bias), int8_linear(x, weight, scale, bias))
+
+
+def test_layers_on_unlike_cores():
+    script = """
+        import torch
+        from hf_tle_int8.arithmetic import int8_linear
+        from hf_tle_int8.nn.linear import TLEInt8Linear
+        layer = TLEInt8Linear.from_linear(torch.nn.Linear(768, 2056))
+        for rows in (1, 2, 4, 70):
+            x = torch.randn(rows, 768)
+            expected = int8_linear(x, layer.weight, layer.weight_scale, layer.bias)
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                assert torch.equal(layer(x), expected), (rows, threads)
+        print("same")
+    """
+    assert run_script(script, HF_TLE_INT8_SCHEDULE="dynamic").split() == ["same"]
 
 
 @triton.jit
