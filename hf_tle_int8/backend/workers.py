@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hf_tle_int8.backend.ir import I32, I64, PTR, FunctionBuilder, IRType, ModuleBuilder, Operand, constant
 from hf_tle_int8.backend.ir.frame import ALIGNMENT
 
-# Elements of work that a thread takes at the least: counting costs about as much as computing a hundred.
+# Elements of work that a thread takes at the least, a quarter of what is worth waking one: counting costs little then.
 WORK_PER_CHUNK = 4096
 # A thread takes one part in so many of its even share of what is left: guided self-scheduling (Polychronopoulos and
 # Kuck, IEEE Trans. Computers C-36, 1987). Simulated for cores of which the slowest is up to 5 times slower than the

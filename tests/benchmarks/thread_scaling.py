@@ -13,6 +13,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import torch
@@ -131,8 +132,8 @@ def main() -> None:
         found = tasks(*map(int, shape.split("x")))
         every = {f"{name} on {n}": on(n, task) for name, task in found.items() for n in (1, options.threads)}
         with busy(options.threads - 1) if options.busy else contextlib.nullcontext():
-            # No task is run twice in a row: operands this large are not all in the caches anyway.
-            times = interleaved(every, options.rounds, before=torch.get_num_threads)
+            # Who has slept is seldom interrupted at once, on a machine that others use.
+            times = interleaved(every, options.rounds, before=lambda: time.sleep(0.05))
         print(f"\n{shape}\n", *rows(times, options.threads, options.busy), sep="\n", flush=True)
 
 
