@@ -7,7 +7,7 @@ import platform
 import torch
 
 from hf_tle_int8 import dispatch, execution
-from hf_tle_int8.backend import debug, hwcap, settings, target
+from hf_tle_int8.backend import debug, hwcap, schedule, settings, target
 from hf_tle_int8.errors import ConfigError
 
 _PACKAGES = (
@@ -36,6 +36,7 @@ _VARIABLES = (
     target.VARIABLE,
     debug.VARIABLE,
     dispatch.VARIABLE,
+    schedule.VARIABLE,
 )
 
 
@@ -62,6 +63,7 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "torch CPU capability": torch.backends.cpu.get_cpu_capability(),
         **_target(),
+        "threads share a grid": _schedule(),
         **_triton_backend(),
         **{name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
         "INT8 linears run on": what_runs_linears(),
@@ -91,6 +93,14 @@ def _target() -> dict[str, str]:
         "vector registers": f"{found.vector_registers} of {8 * found.vector_bytes} bits",
         "dot instructions": f"int8 {found.int8_dot}, bf16 {found.bf16_dot}",
     }
+
+
+def _schedule() -> str:
+    try:
+        found = schedule.current()
+    except ValueError as error:
+        return f"not at all: {error}"
+    return f"{found.name}: {found.reason}"
 
 
 def _triton_backend() -> dict[str, str]:

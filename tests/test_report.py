@@ -5,10 +5,11 @@ import torch
 
 import hf_tle_int8
 from hf_tle_int8 import dispatch, execution, report
-from hf_tle_int8.backend import hwcap, settings, target
+from hf_tle_int8.backend import hwcap, schedule, settings, target
 
 VARIABLES = (
     "TRITON_BACKENDS_IN_TREE", "TRITON_DEFAULT_BACKEND", "TRITON_INTERPRET", "HF_TLE_INT8_TARGET", "HF_TLE_INT8_DEBUG",
+    "HF_TLE_INT8_SCHEDULE",
 )  # fmt: skip
 
 
@@ -57,6 +58,16 @@ class TestTriton:
         facts = report.environment()
         assert facts["kernels compiled for"].startswith("nothing: HF_TLE_INT8_TARGET=z80: 'z80' is no target")
         assert facts["tle_cpu runs kernels"].startswith("no: HF_TLE_INT8_TARGET=z80")
+
+    def test_the_schedule_is_said(self):
+        found = schedule.current()
+        assert report.environment()["threads share a grid"] == f"{found.name}: {found.reason}"
+
+    def test_a_schedule_that_there_is_not_is_said(self, monkeypatch):
+        monkeypatch.setenv("HF_TLE_INT8_SCHEDULE", "guided")
+        monkeypatch.setattr(schedule, "current", schedule.current.__wrapped__)
+        facts = report.environment()
+        assert facts["threads share a grid"].startswith("not at all: HF_TLE_INT8_SCHEDULE=guided: there is no such")
 
     def test_registered_and_chosen(self, monkeypatch):
         monkeypatch.setenv("TRITON_DEFAULT_BACKEND", "tle_cpu")

@@ -5,6 +5,7 @@ from typing import Any
 
 from hf_tle_int8.backend.loader import LoadedObject
 from hf_tle_int8.backend.openmp import runtime_symbols, threads
+from hf_tle_int8.backend.schedule import EVEN, current
 from hf_tle_int8.backend.target import Target
 
 _METH_FASTCALL = 0x0080
@@ -31,17 +32,23 @@ class KernelEntry:
         object_code: made from a module with the entry points of `launch`.
         target: what it was compiled for; must be runnable here.
         name: of the kernel.
+        schedule: how threads share a grid, see `schedule`; that of the process by default.
+
+    Raises:
+        ValueError: ``HF_TLE_INT8_SCHEDULE`` names no schedule.
 
     Attributes:
         call: ``call(*arguments, gx, gy, gz, threads)``, the fastest way in: pointers as addresses, no checks of what
             they point to. Keep the tensors and this object alive for as long as the call runs.
     """
 
-    def __init__(self, object_code: bytes, target: Target, name: str):
+    def __init__(self, object_code: bytes, target: Target, name: str, schedule: str | None = None):
         symbol = f"{name}_python"
         self._loaded = LoadedObject(object_code, target, [symbol], runtime_symbols())
         self._definition = _MethodDefinition(name.encode(), self._loaded.addresses[symbol], _METH_FASTCALL, None)
-        self.call: Any = _new_function(ctypes.addressof(self._definition), None, None)
+        # What the kernel gets as ``self``: NULL for even. CPython holds a reference to anything else.
+        bound = None if (schedule or current().name) == EVEN else id(True)
+        self.call: Any = _new_function(ctypes.addressof(self._definition), bound, None)
 
     def __call__(self, *arguments: int | float, grid: tuple[int, int, int]) -> None:
         """Run the grid on as many threads as torch uses."""

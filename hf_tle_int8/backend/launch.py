@@ -2,25 +2,27 @@
 
 A kernel is a function ``program(arguments…, px, py, pz, gx, gy, gz)`` that computes one program of the grid. Around it:
 
-- ``<name>_launch(arguments…, gx, gy, gz, threads)`` runs the whole grid, for callers that know C's calling convention;
-- ``<name>_python`` is the same as a method of CPython (``METH_FASTCALL``), which releases the GIL while it runs.
+- ``<name>_launch(arguments…, gx, gy, gz, threads)`` runs the whole grid, for callers that know C's calling convention,
+  and divides it evenly;
+- ``<name>_launch_dynamic`` is the same with the dynamic schedule of `workers`;
+- ``<name>_python`` is both as a method of CPython (``METH_FASTCALL``), which releases the GIL while it runs.
 """
 
+from hf_tle_int8.backend import workers
 from hf_tle_int8.backend.casts import convert_float
 from hf_tle_int8.backend.ir import I8, I32, I64, PTR, FunctionBuilder, IRType, Label, ModuleBuilder, Operand, constant
-from hf_tle_int8.backend.ir.frame import ALIGNMENT
+from hf_tle_int8.backend.workers import slot
 
 # Elements of work that are worth a thread: waking one takes about as long as computing this many.
 WORK_PER_THREAD = 16384
 
 _GRID = ("gx", "gy", "gz")
-_SLOT = 8
 
 
 def add_launch(
     module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType], work: int, scratch: int = 0
 ) -> None:
-    """Add ``<name>_launch`` to the module that holds the program of a kernel.
+    """Add ``<name>_launch`` and ``<name>_launch_dynamic`` to the module that holds the program of a kernel.
 
     Args:
         module: the module.
@@ -31,27 +33,32 @@ def add_launch(
         scratch: bytes of memory whose address the program takes behind all else; 0 if it takes none. Each thread has
             its own for all of its programs. A process that has not as much memory is aborted.
     """
-    _add_range(module, name, program, parameters, scratch)
-    _add_worker(module, name, len(parameters))
-    _add_whole_grid(module, name, parameters, work)
+    _add_range(module, name, program, parameters, bool(scratch))
+    even = workers.add_even(module, name, len(parameters), scratch)
+    dynamic = workers.add_dynamic(module, name, len(parameters), scratch, work)
+    _add_whole_grid(module, name, parameters, work, scratch)
+    for suffix, worker in (("launch", even), ("launch_dynamic", dynamic)):
+        f = FunctionBuilder(module, f"{name}_{suffix}", {**parameters, **dict.fromkeys((*_GRID, "threads"), I32)})
+        f.call_local(f"{name}_grid", *f.parameters.values(), worker)
+        f.return_()
+        f.finish()
 
 
-def _slot(function: FunctionBuilder, context: Operand, index: int) -> Operand:
-    return function.offset(context, constant(I64, index), I64)
+def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType], scratch: bool) -> None:
+    """``<name>_range(context, begin, end)``: the programs of linear numbers ``[begin, end)``, one after another.
 
-
-def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[str, IRType], scratch: int) -> None:
-    """``<name>_range(context, begin, end)``: the programs of linear numbers ``[begin, end)``, one after another."""
-    f = FunctionBuilder(module, f"{name}_range", {"context": PTR, "begin": I64, "end": I64}, "internal")
-    context, begin, end = f.parameters.values()
+    ``scratch``: it takes the address of the program's scratch behind that.
+    """
+    own = {"context": PTR, "begin": I64, "end": I64, **({"memory": PTR} if scratch else {})}
+    f = FunctionBuilder(module, f"{name}_range", own, "internal")
+    context, begin, end, *memory = f.parameters.values()
     count = len(parameters)
-    arguments = [f.load(kind, _slot(f, context, index)) for index, kind in enumerate(parameters.values())]
-    grid = [f.load(I32, _slot(f, context, count + axis)) for axis in range(3)]
+    arguments = [f.load(kind, slot(f, context, index)) for index, kind in enumerate(parameters.values())]
+    grid = [f.load(I32, slot(f, context, count + axis)) for axis in range(3)]
     wide = [f.cast("zext", extent, I64) for extent in grid[:2]]
     plane = f.binary("udiv", begin, wide[0])
     start = [f.binary("urem", begin, wide[0]), f.binary("urem", plane, wide[1]), f.binary("udiv", plane, wide[1])]
     positions = [f.cast("trunc", position, I32) for position in start]
-    memory = _allocate(f, scratch)
     before, header, body, leave = f.current, f.label("header"), f.label("body"), f.label("leave")
     f.jump(header)
     f.place(header)
@@ -66,24 +73,8 @@ def _add_range(module: ModuleBuilder, name: str, program: str, parameters: dict[
         f.add_incoming(phi, value, f.current)
     f.jump(header)
     f.place(leave)
-    for address in memory:
-        f.call_procedure("free", address)
     f.return_()
     f.finish()
-
-
-def _allocate(f: FunctionBuilder, size: int) -> list[Operand]:
-    """The address of so many bytes; none for 0."""
-    if not size:
-        return []
-    address = f.call("aligned_alloc", PTR, constant(I64, ALIGNMENT), constant(I64, size))
-    failed, allocated = f.label("failed"), f.label("allocated")
-    f.branch(f.compare("eq", address, constant(PTR, 0)), failed, allocated)
-    f.place(failed)
-    f.call_procedure("abort")
-    f.do("unreachable")
-    f.place(allocated)
-    return [address]
 
 
 def _next_position(f: FunctionBuilder, position: tuple[Operand, ...], grid: list[Operand]) -> list[Operand]:
@@ -98,39 +89,27 @@ def _next_position(f: FunctionBuilder, position: tuple[Operand, ...], grid: list
     return [f.select(x_wraps, zero, x_next), f.select(y_wraps, zero, y_next), z_next]
 
 
-def _add_worker(module: ModuleBuilder, name: str, count: int) -> None:
-    """``<name>_worker(context)``: the share of one thread of the team, an even and contiguous part of the grid."""
-    f = FunctionBuilder(module, f"{name}_worker", {"context": PTR}, "internal")
-    context = f.parameters["context"]
-    total = f.load(I64, _slot(f, context, count + 3))
-    number, team = (f.cast("zext", f.call(s, I32), I64) for s in ("omp_get_thread_num", "omp_get_num_threads"))
-    bounds = [number, f.binary("add", number, constant(I64, 1))]
-    begin, end = (f.binary("udiv", f.binary("mul", total, bound), team) for bound in bounds)
-    f.call_local(f"{name}_range", context, begin, end)
-    f.return_()
-    f.finish()
-
-
-def _add_whole_grid(module: ModuleBuilder, name: str, parameters: dict[str, IRType], work: int) -> None:
-    f = FunctionBuilder(module, f"{name}_launch", {**parameters, **dict.fromkeys((*_GRID, "threads"), I32)})
-    values = list(f.parameters.values())
-    grid, threads = values[-4:-1], values[-1]
-    context = f.emit(PTR, f"alloca [{len(values)} x i64], align {_SLOT}")
-    for index, value in enumerate(values[:-1]):
-        f.store(value, _slot(f, context, index))
+def _add_whole_grid(module: ModuleBuilder, name: str, parameters: dict[str, IRType], work: int, scratch: int) -> None:
+    """``<name>_grid(arguments…, gx, gy, gz, threads, worker)``: on this thread, or on a team that runs ``worker``."""
+    own = {**parameters, **dict.fromkeys((*_GRID, "threads"), I32), "worker": PTR}
+    f = FunctionBuilder(module, f"{name}_grid", own, "internal")
+    *values, threads, worker = f.parameters.values()
+    grid = values[-3:]
+    context = f.emit(PTR, f"alloca [{len(parameters) + workers.SLOTS} x i64], align 8")
+    for index, value in enumerate(values):
+        f.store(value, slot(f, context, index))
     # A negative extent is an empty grid, as is zero.
     extents = [f.cast("zext", f.intrinsic("smax", extent, constant(I32, 0)), I64) for extent in grid]
     total = f.binary("mul", f.binary("mul", extents[0], extents[1]), extents[2])
-    f.store(total, _slot(f, context, len(values) - 1))
+    workers.prepare_context(f, context, len(parameters), total)
     enough = f.binary("udiv", f.binary("mul", total, constant(I64, max(work, 1))), constant(I64, WORK_PER_THREAD))
     team = f.intrinsic("umin", f.intrinsic("umin", f.cast("zext", threads, I64), total), enough)
     one, several, leave = f.label("one"), f.label("several"), f.label("leave")
     _branch_on_team(f, total, team, (one, several, leave))
     f.place(one)
-    f.call_local(f"{name}_range", context, constant(I64, 0), total)
+    workers.run_range(f, name, context, constant(I64, 0), total, scratch)
     f.jump(leave)
     f.place(several)
-    worker = Operand(PTR, f"@{name}_worker")
     f.call_procedure("GOMP_parallel", worker, context, f.cast("trunc", team, I32), constant(I32, 0))
     f.jump(leave)
     f.place(leave)
@@ -149,6 +128,8 @@ def _branch_on_team(f: FunctionBuilder, total: Operand, team: Operand, labels: t
 def add_python_entry(module: ModuleBuilder, name: str, parameters: dict[str, IRType]) -> None:
     """Add ``<name>_python(self, args, nargs)``, which takes Python ints (addresses for pointers) and floats.
 
+    Its schedule is even where ``self`` is NULL, and else dynamic: two methods can be made of one compiled kernel.
+
     Args:
         module: one that `add_launch` has completed.
         name: of the kernel.
@@ -160,11 +141,13 @@ def add_python_entry(module: ModuleBuilder, name: str, parameters: dict[str, IRT
     parse, run, refuse, fail = (f.label(hint) for hint in ("parse", "run", "refuse", "fail"))
     f.branch(f.compare("eq", f.parameters["nargs"], constant(I64, len(kinds))), parse, refuse)
     f.place(parse)
-    values = [_from_python(f, f.load(PTR, _slot(f, f.parameters["args"], i)), kind) for i, kind in enumerate(kinds)]
+    values = [_from_python(f, f.load(PTR, slot(f, f.parameters["args"], i)), kind) for i, kind in enumerate(kinds)]
     f.branch(f.compare("eq", f.call("PyErr_Occurred", PTR), null), run, fail)
     f.place(run)
     state = f.call("PyEval_SaveThread", PTR)
-    f.call_local(f"{name}_launch", *values)
+    even = f.compare("eq", f.parameters["self"], null)
+    worker = f.select(even, Operand(PTR, f"@{name}_even"), Operand(PTR, f"@{name}_dynamic"))
+    f.call_local(f"{name}_grid", *values, worker)
     f.call_procedure("PyEval_RestoreThread", state)
     none = Operand(PTR, "@_Py_NoneStruct")
     f.call_procedure("Py_IncRef", none)

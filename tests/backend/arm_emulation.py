@@ -11,6 +11,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import arm_threads
 import numpy as np
 import pytest
 
@@ -133,7 +134,7 @@ def link(objects: list[bytes], entries: list[str], folder: Path) -> Path:
         stack=stack, header=header, arguments="\n".join(loads), entries=table, alignment=_ALIGNMENT, memory=_MEMORY
     )
     assembly, program = folder / "runner.s", folder / "program"
-    assembly.write_text(source)
+    assembly.write_text(source + arm_threads.ASSEMBLY)
     subprocess.run([ASSEMBLER, "-o", folder / "runner.o", assembly], check=True)
     files = [folder / "runner.o"]
     for number, data in enumerate(objects):

@@ -1,11 +1,21 @@
-"""What compiled kernels call, in LLVM IR, for programs without a C library: OpenMP, memset, memcpy, memory."""
+"""What compiled kernels call, in LLVM IR, for programs without a C library: memory of each thread, memset, memcpy.
 
-STUBS = """
-@heap = internal global [33554432 x i8] zeroinitializer, align 64
+OpenMP's functions are those of `arm_threads`.
+"""
+
+from arm_threads import MOST_THREADS
+
+_HEAP = f"@heap = internal global [{MOST_THREADS} x [33554432 x i8]] zeroinitializer, align 64"
+
+STUBS = (
+    _HEAP
+    + """
 
 define ptr @aligned_alloc(i64 %alignment, i64 %size) #0 {
   %fits = icmp ule i64 %size, 33554432
-  %block = select i1 %fits, ptr @heap, ptr null
+  %thread = call i32 @omp_get_thread_num()
+  %own = getelementptr [33554432 x i8], ptr @heap, i32 %thread
+  %block = select i1 %fits, ptr %own, ptr null
   ret ptr %block
 }
 
@@ -18,18 +28,9 @@ define void @abort() #0 {
   unreachable
 }
 
+declare i32 @omp_get_thread_num()
 declare void @llvm.trap()
 
-define void @GOMP_parallel(ptr %function, ptr %data, i32 %team, i32 %flags) #0 {
-  call void %function(ptr %data)
-  ret void
-}
-define i32 @omp_get_thread_num() #0 {
-  ret i32 0
-}
-define i32 @omp_get_num_threads() #0 {
-  ret i32 1
-}
 define ptr @memset(ptr %to, i32 %value, i64 %count) #0 {
 entry:
   %byte = trunc i32 %value to i8
@@ -64,3 +65,4 @@ done:
   ret ptr %to
 }
 """
+)

@@ -1,6 +1,5 @@
 """The grid, the threads and the call from Python, around kernels that are written in IR by hand."""
 
-import itertools
 import subprocess
 import sys
 import textwrap
@@ -11,39 +10,11 @@ import numpy as np
 import pytest
 import torch
 from arm_emulation import CPU_OF_TARGET, ArmProcess, link, require_emulator
+from grid_kernels import COLUMNS, GRID, entry_of, expected_rows, record_kernel, run
 from openmp_stubs import STUBS
 
 from hf_tle_int8.backend import codegen, launch, openmp, target
-from hf_tle_int8.backend.entry import KernelEntry
 from hf_tle_int8.backend.ir import FLOAT, I8, I32, I64, PTR, FunctionBuilder, ModuleBuilder, constant
-
-GRID = dict.fromkeys(("px", "py", "pz", "gx", "gy", "gz"), I32)
-COLUMNS = 8
-
-
-def record_kernel(work: int) -> ModuleBuilder:
-    """Program ``i`` adds (1, px, py, pz, gx, gy, gz, thread) to row ``i`` of ``out``, i32 ``[programs, 8]``."""
-    module = ModuleBuilder()
-    f = FunctionBuilder(module, "record_program", {"out": PTR, **GRID}, "internal")
-    out, *position = f.parameters.values()
-    px, py, pz, gx, gy, _ = position
-    plane = f.binary("add", f.binary("mul", pz, gy), py)
-    row = f.cast("sext", f.binary("add", f.binary("mul", plane, gx), px), I64)
-    values = [constant(I32, 1), *position, f.call("omp_get_thread_num", I32)]
-    for column, value in enumerate(values):
-        index = f.binary("add", f.binary("mul", row, constant(I64, COLUMNS)), constant(I64, column))
-        place = f.offset(out, index, I32)
-        f.store(f.binary("add", f.load(I32, place), value), place)
-    f.return_()
-    f.finish()
-    launch.add_launch(module, "record", "record_program", {"out": PTR}, work)
-    return module
-
-
-def entry_of(module: ModuleBuilder, name: str, parameters) -> KernelEntry:
-    launch.add_python_entry(module, name, parameters)
-    host = target.host()
-    return KernelEntry(codegen.compile_module(host, str(module)).object_code, host, name)
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +25,6 @@ def heavy():
 @pytest.fixture(scope="module")
 def light():
     return entry_of(record_kernel(work=1), "record", {"out": PTR})
-
-
-def expected_rows(grid) -> np.ndarray:
-    positions = [(x, y, z) for z, y, x in itertools.product(*(range(extent) for extent in reversed(grid)))]
-    return np.array([(1, *position, *grid) for position in positions], np.int32).reshape(-1, 7)
-
-
-def run(entry: KernelEntry, grid, threads: int) -> np.ndarray:
-    out = np.zeros((max(int(np.prod(grid)), 0), COLUMNS), np.int32)
-    entry.call(out.ctypes.data, *grid, threads)
-    return out
 
 
 class TestGrid:
@@ -150,7 +110,10 @@ class TestThreads:
             import numpy as np, torch
             import test_launch as t
             torch.set_num_threads(2)
-            entry = t.entry_of(t.record_kernel(1 << 20), "record", {{"out": t.PTR}})
+            entry, dynamic = (
+                t.entry_of(t.record_kernel(1 << 20), "record", {{"out": t.PTR}}, name) for name in ("even", "dynamic")
+            )
+            t.run(dynamic, (10, 1, 1), 2)
             out = np.zeros((10, 8), np.int32)
             entry(out.ctypes.data, grid=(10, 1, 1))
             assert set(out[:, 7]) == {{0, 1}}
@@ -158,8 +121,11 @@ class TestThreads:
             again = np.zeros((10, 8), np.int32)
             entry(again.ctypes.data, grid=(10, 1, 1))
             used = set(again[:, 7])
+            taken = np.zeros((10, 8), np.int32)
+            dynamic(taken.ctypes.data, grid=(10, 1, 1))
+            assert (taken[:, 0] == 1).all()
             if child == 0:
-                os._exit(0 if used == {{0}} and (again[:, 0] == 1).all() else 1)
+                os._exit(0 if used == {{0}} == set(taken[:, 7]) and (again[:, 0] == 1).all() else 1)
             assert os.waitpid(child, 0)[1] == 0
             assert used == {{0, 1}}
             print("fine")

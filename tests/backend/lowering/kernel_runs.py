@@ -59,10 +59,11 @@ def compiled(case: KernelCase, lowered_for: Target, chosen: Target) -> tuple[str
     return _objects[key]
 
 
-def on_host(case: KernelCase, lowered_for: Target) -> Kernel:
-    """The kernel as a function of arrays, pointers and integers."""
+def on_host(case: KernelCase, lowered_for: Target, entry: str = "launch") -> Kernel:
+    """The kernel, by one of the entry points of `launch`, as a function of arrays, pointers and integers."""
     chosen = host()
-    symbol, code = compiled(case, lowered_for, chosen)
+    launch, code = compiled(case, lowered_for, chosen)
+    symbol = launch.replace("launch", entry)
     loaded = LoadedObject(code, chosen, [symbol], runtime_symbols())
     kinds = [ctypes.c_void_p if kind[0] == "*" else INTEGERS[kind] for kind in case.signature.values()]
     function = ctypes.CFUNCTYPE(None, *kinds, *[ctypes.c_int32] * 4)(loaded.addresses[symbol])
