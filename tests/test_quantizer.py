@@ -133,11 +133,6 @@ class TestSkips:
         model = load(llama, TLEInt8Config(quantize_lm_head=True))
         assert isinstance(model.lm_head, TLEInt8Linear)
 
-    def test_tied_head_on_request_is_refused(self, tmp_path):
-        path = save_tiny_llama(tmp_path, tie_word_embeddings=True)
-        with pytest.raises(ConfigError, match="lm_head shares its weight with the embedding.*Drop quantize_lm_head"):
-            load(path, TLEInt8Config(quantize_lm_head=True))
-
     def test_pattern_without_match_warns(self, llama, caplog):
         load(llama, TLEInt8Config(modules_to_not_convert=["layers.7"]))
         assert "modules_to_not_convert: 'layers.7' matched no linear layer" in caplog.text
