@@ -11,7 +11,7 @@ from transformers.core_model_loading import WeightConverter
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 
-from hf_tle_int8 import checks, defaults, heads, loading, resolution
+from hf_tle_int8 import checks, defaults, heads, loading, model_methods, resolution
 from hf_tle_int8.arithmetic import FLOAT_DTYPES
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
@@ -33,6 +33,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
     serialized_names: ClassVar[dict[str, list[str]]] = {"weight": ["weight", "weight_scale"]}
 
     def __init__(self, quantization_config: TLEInt8Config, **kwargs: Any):
+        model_methods.install()
         # The caller's object may configure a second model: it is never changed.
         super().__init__(copy.deepcopy(quantization_config), **kwargs)
         self.selection = Selection()

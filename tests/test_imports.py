@@ -32,6 +32,8 @@ RANKS = {
     "hf_tle_int8.checks": 6,
     "hf_tle_int8.loading": 7,
     "hf_tle_int8.heads": 8,
+    "hf_tle_int8.model_card": 6,
+    "hf_tle_int8.model_methods": 7,
     "hf_tle_int8.resolution": 9,
     "hf_tle_int8.compressed_tensors": 8,
     "hf_tle_int8.quantizer": 10,
