@@ -11,18 +11,15 @@ from transformers.core_model_loading import WeightConverter
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 
-from hf_tle_int8 import checks, defaults, heads, loading, model_methods, resolution
+from hf_tle_int8 import checks, defaults, heads, loading, model_methods, placement, resolution
 from hf_tle_int8.arithmetic import FLOAT_DTYPES
 from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
+from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, without_numbers
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.selection import Selection
 
 logger = logging.getLogger(__name__)
-
-# Of these, strategies are asked about again once transformers has turned them into devices.
-_PLACEMENTS = (None, "cpu", "meta", "disk", "auto", "balanced", "balanced_low_0", "sequential")
 
 
 class TLEInt8HfQuantizer(HfQuantizer):
@@ -45,24 +42,13 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self.heads_to_untie: set[str] = set()
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        """Refuse devices other than the CPU, and disk offload while quantizing.
+        """Refuse devices other than the CPU, disk offload while quantizing, and sharding.
 
         Raises:
-            UnsupportedPlacementError: see above.
+            UnsupportedPlacementError: see `placement`.
         """
-        placements = device_map.values() if isinstance(device_map, dict) else [device_map]
-        for placement in placements:
-            kind = placement.type if isinstance(placement, torch.device) else placement
-            if kind == "disk" and not self.pre_quantized:
-                raise UnsupportedPlacementError(
-                    "device_map offloads to 'disk' while the model is quantized, which would leave the float weights "
-                    "there. Save an INT8 checkpoint first (load with device_map='cpu', then save_pretrained) and "
-                    "offload that one."
-                )
-            if kind not in _PLACEMENTS:
-                raise UnsupportedPlacementError(
-                    f"device_map places modules on {placement!r}: INT8 linears run on the CPU. Pass device_map='cpu'."
-                )
+        placement.check_device_map(device_map, self.pre_quantized)
+        placement.check_sharding()
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Refuse dtypes that INT8 linears do not take as input.
@@ -108,11 +94,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
     ) -> None:
         if not self.pre_quantized:
             checks.check_float_checkpoint(checkpoint_files or [])
-        if getattr(model.config, "distributed_config", None) is not None:
-            raise UnsupportedPlacementError(
-                "distributed_config asks for a distributed model: INT8 linears run in one process. "
-                "Load without tp_plan and distributed_config."
-            )
+        placement.check_distributed(model.config)
         self.base_prefix = model.base_model_prefix
         if self.pre_quantized:
             self.selection = resolution.recorded(self.quantization_config, model, self._names_of)

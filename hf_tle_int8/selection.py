@@ -22,11 +22,13 @@ class Selection:
         convert: the linears to convert, under the first name of each.
         aliases: all names of each linear in ``convert``, by its first name.
         kept: reason -> names of what stays in floating point.
+        int8: names of the layers that are INT8 already.
     """
 
     convert: dict[str, nn.Linear] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
+    int8: list[str] = field(default_factory=list)
 
     def keep(self, name: str, reason: str) -> None:
         """Record that the module called ``name`` stays in floating point."""
@@ -41,6 +43,8 @@ class Selection:
     def summary(self, converted: int) -> str:
         """One line: how many linears became INT8, how much stays in floating point and why."""
         line = f"{converted} linear layers in INT8"
+        if self.int8:
+            line += f", beside {len(self.int8)} that were already"
         if not self.kept:
             return f"{line}, none left in floating point"
         reasons = ", ".join(f"{len(names)} {reason} ({_shorten(names)})" for reason, names in self.kept.items())
@@ -122,6 +126,7 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
     shared = _parameters_outside_linears(model) if rules.keep_tied else set()
     for names, module in modules_by_identity(model):
         if isinstance(module, TLEInt8Linear):
+            selection.int8 += names
             continue
         if not isinstance(module, nn.Linear):
             if _holds_matrix(module):

@@ -33,6 +33,7 @@ RANKS = {
     "hf_tle_int8.loading": 7,
     "hf_tle_int8.heads": 8,
     "hf_tle_int8.model_card": 6,
+    "hf_tle_int8.placement": 1,
     "hf_tle_int8.model_methods": 7,
     "hf_tle_int8.resolution": 9,
     "hf_tle_int8.compressed_tensors": 8,
