@@ -34,3 +34,11 @@ def fp32_linears(model: PreTrainedModel) -> dict[str, str]:
     wanted = [*(model._keep_in_fp32_modules or []), *(model._keep_in_fp32_modules_strict or [])]
     matcher = ModuleMatcher(wanted)
     return {name: FP32 for name, _ in _named_linears(model) if matcher.matches([name])}
+
+
+def default_skips(model: PreTrainedModel, heads: bool) -> dict[str, str]:
+    """All linears that stay in float by default -> why; the output head among them where ``heads`` says so."""
+    skips = {**tied_linears(model), **fp32_linears(model)}
+    if heads:
+        skips |= dict.fromkeys(head_names(model) - skips.keys(), "the output head, by default,")
+    return skips

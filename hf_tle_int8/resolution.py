@@ -38,15 +38,13 @@ def resolve(
         ConfigError: ``quantize_lm_head`` contradicts ``modules_to_not_convert``, or the model cannot untie its head.
     """
     heads = defaults.head_names(model)
-    skips = {**defaults.tied_linears(model), **defaults.fp32_linears(model)}
+    skips = defaults.default_skips(model, heads=not config.quantize_lm_head)
     only = config.modules_to_convert
     tied: set[str] = set()
     if config.quantize_lm_head:
         tied = heads_to_untie(model, heads)
         skips = {name: reason for name, reason in skips.items() if name not in tied or reason == defaults.FP32}
         only = None if only is None else [*only, *heads]
-    else:
-        skips |= dict.fromkeys(heads - skips.keys(), "the output head, by default,")
     skip = ModuleMatcher(config.modules_to_not_convert or [], option="modules_to_not_convert")
     wanted = None if only is None else ModuleMatcher(only, option="modules_to_convert")
     selection = select_linears(model, Rules(skip, skips, names_of=names_of, only=wanted))
