@@ -65,17 +65,18 @@ def describe(module: nn.Module, context: Context) -> LayerRow | None:
     """
     if context.reason is None:
         return None
-    name, weight = max(module.named_parameters(recurse=False), key=lambda item: item[1].numel())
+    tensors = dict(module.named_parameters(recurse=False))
+    largest = max(tensors.values(), key=Tensor.numel)
     return LayerRow(
         name=context.name,
         kind=type(module).__name__,
-        shape=tuple(weight.shape),
+        shape=tuple(largest.shape),
         state=FLOAT,
-        dtype=_dtype(weight),
+        dtype=_dtype(largest),
         decode="plain torch",
         prefill="plain torch",
-        held_bytes=weight.nbytes,
-        saved={f"{context.name}.{name}": f"{_dtype(weight)} {list(weight.shape)}"},
+        held_bytes=sum(tensor.nbytes for tensor in tensors.values()),
+        saved={f"{context.name}.{key}": f"{_dtype(tensor)} {list(tensor.shape)}" for key, tensor in tensors.items()},
         reason=context.reason.rstrip(","),
     )
 

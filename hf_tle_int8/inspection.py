@@ -2,49 +2,26 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from hf_tle_int8 import compressed_tensors, resolution
+from hf_tle_int8 import compressed_tensors, defaults, resolution
+from hf_tle_int8.checkpoint_files import Header, read_headers
 from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
 from hf_tle_int8.errors import CheckpointError, UnsupportedSchemeError
 from hf_tle_int8.explanation import Context, describe, linear_row
 from hf_tle_int8.layer_table import LayerRow, LayerTable
 from hf_tle_int8.matching import name_aliases
-from hf_tle_int8.selection import Selection, modules_by_identity
+from hf_tle_int8.selection import modules_by_identity
 
-_CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
-
-# safetensors' names of dtypes -> torch's name and bits of an element.
-_DTYPES = {
-    "F64": ("float64", 64), "F32": ("float32", 32), "F16": ("float16", 16), "BF16": ("bfloat16", 16),
-    "I64": ("int64", 64), "I32": ("int32", 32), "I16": ("int16", 16), "I8": ("int8", 8), "U8": ("uint8", 8),
-    "BOOL": ("bool", 8), "F8_E4M3": ("float8_e4m3fn", 8), "F8_E5M2": ("float8_e5m2", 8),
-}  # fmt: skip
+_CONFIG = "config.json"
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of one tensor.
-
-    Attributes:
-        dtype: torch's name for it.
-        shape: its shape.
-        bytes: that it takes.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
 
 
 def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
@@ -72,12 +49,17 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
         selection, _ = resolution.resolve(TLEInt8Config(), model, names_of)
     else:
         selection = resolution.recorded(quantized, model, names_of)
-    rows = _rows(model, selection, headers, quantized is not None, prefill_rows)
+    kept = {name: reason for reason, names in selection.kept.items() for name in names}
+    if quantized is not None:
+        # The saved list names what stays, not why.
+        by_default = defaults.default_skips(model, heads=not quantized.quantize_lm_head)
+        kept |= {name: reason for name, reason in by_default.items() if name in kept}
+    int8 = set() if quantized is None else set(selection.convert)
+    rows = _rows(model, kept, headers, int8, prefill_rows)
     notes = [f"{folder} holds {_what(quantized, found)}."]
-    int8 = sum(header.dtype == "int8" for header in headers.values())
-    expected = sum(row.state == "int8" for row in rows)
-    if quantized is not None and int8 != expected:
-        notes.append(f"Its files have {int8} int8 tensors, and its configuration expects {expected} INT8 linears.")
+    on_disk = sum(header.dtype == "int8" for header in headers.values())
+    if quantized is not None and on_disk != len(int8):
+        notes.append(f"Its files have {on_disk} int8 tensors, and its configuration expects {len(int8)} INT8 linears.")
     return LayerTable(tuple(rows), prefill_rows, sum(header.bytes for header in headers.values()), tuple(notes))
 
 
@@ -108,7 +90,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _quantization(found: Any, folder: Path) -> TLEInt8Config | None:
     if found is None:
         return None
-    method = found.get("quant_method")
+    method = found.get("quant_method") if isinstance(found, dict) else found
     if method == QUANT_METHOD:
         return TLEInt8Config(**found)
     if method == compressed_tensors.QUANT_METHOD:
@@ -116,45 +98,6 @@ def _quantization(found: Any, folder: Path) -> TLEInt8Config | None:
     raise UnsupportedSchemeError(
         f"{folder} is quantized with quant_method={method!r}, which is none of ours: nothing here could load it in "
         f"INT8. Name the folder of the float original."
-    )
-
-
-def read_headers(folder: Path) -> dict[str, Header]:
-    """The tensors of all safetensors files of a checkpoint, by name; none is loaded.
-
-    Raises:
-        CheckpointError: a file is missing or damaged, or there are only files of another format.
-    """
-    headers: dict[str, Header] = {}
-    for file in _files(folder):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118
-                    part = tensors.get_slice(name)
-                    dtype, bits = _DTYPES.get(part.get_dtype(), (part.get_dtype(), 8))
-                    shape = tuple(part.get_shape())
-                    headers[name] = Header(dtype, shape, prod(shape) * bits // 8)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is missing or damaged: {error}. Download or save it again.") from error
-    return headers
-
-
-def _files(folder: Path) -> list[Path]:
-    index = folder / _INDEX
-    if index.is_file():
-        try:
-            return sorted(
-                {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index} is damaged: {error!r}. Download or save it again.") from error
-    if files := sorted(folder.glob("*.safetensors")):
-        return files
-    others = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-    raise CheckpointError(
-        f"{folder} has no safetensors file"
-        + (f", only {others[0]}, whose weights cannot be told without loading it" if others else "")
-        + ". Save it with save_pretrained of transformers 5, which writes safetensors."
     )
 
 
@@ -171,7 +114,7 @@ def _skeleton(folder: Path, found: Mapping[str, Any]) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(folder)
         with torch.device("meta"):
-            return cls(config)
+            return cls._from_config(config)
     except Exception as error:  # whatever a model's own code raises on a configuration that does not suit it
         raise CheckpointError(
             f"{folder / _CONFIG} describes no {name} that can be built: {' '.join(str(error).split())}. Save the "
@@ -180,15 +123,13 @@ def _skeleton(folder: Path, found: Mapping[str, Any]) -> PreTrainedModel:
 
 
 def _rows(
-    model: PreTrainedModel, selection: Selection, headers: Mapping[str, Header], quantized: bool, prefill_rows: int
+    model: PreTrainedModel, kept: dict[str, str], headers: Mapping[str, Header], int8: set[str], prefill_rows: int
 ) -> list[LayerRow]:
-    kept = {name: reason for reason, names in selection.kept.items() for name in names}
     rows = []
     for names, module in modules_by_identity(model):
         context = Context(names[0], prefill_rows, next((kept[name] for name in names if name in kept), None))
         if isinstance(module, nn.Linear):
-            int8 = quantized and names[0] in selection.convert
-            rows.append(_linear_row(context, module, headers, int8))
+            rows.append(_linear_row(context, module, headers, names[0] in int8))
         elif (row := describe(module, context)) is not None:
             rows.append(row)
     return rows

@@ -29,7 +29,7 @@ class LayerRow:
         dtype: of its weight.
         decode: the kernel and its tile (rows x columns) for one row, or ``plain torch``.
         prefill: the same for many rows, see `LayerTable.prefill_rows`.
-        held_bytes: of its weight as it is now, in memory or on disk.
+        held_bytes: of its weight as it is now, in memory or on disk; of a layer that is no linear, of all its tensors.
         row_major_bytes: of its weight as int8 without padding, N * K; None where it stays in float.
         packed_bytes: of its weight as panels for the kernels of this machine; None too where none can run.
         saved: names of the tensors that a checkpoint has of it -> dtype and shape.

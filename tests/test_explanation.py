@@ -130,6 +130,8 @@ def test_layers_that_are_no_linears():
     row = rows["transformer.h.0.mlp.c_fc"]
     assert (row.kind, row.shape, row.state) == ("Conv1D", (16, 64), "float")
     assert row.reason == "of class Conv1D, which is no nn.Linear"
+    assert row.held_bytes == 4 * (16 * 64 + 64)
+    assert row.saved.keys() == {f"{row.name}.weight", f"{row.name}.bias"}
     assert rows["lm_head"].reason == "tied to an embedding"
 
 

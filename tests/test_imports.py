@@ -35,6 +35,7 @@ RANKS = {
     "hf_tle_int8.layer_table": 5,
     "hf_tle_int8.explanation": 7,
     "hf_tle_int8.inspection": 10,
+    "hf_tle_int8.checkpoint_files": 1,
     "hf_tle_int8.model_card": 6,
     "hf_tle_int8.placement": 1,
     "hf_tle_int8.model_methods": 7,

@@ -59,6 +59,7 @@ def test_int8_checkpoints(folders, name, method):
     assert sum(row.state == "int8" for row in rows.values()) == 12
     assert rows["model.layers.0.mlp.up_proj"].held_bytes == 100 * 48
     assert rows["model.layers.0.self_attn.o_proj"].reason == "skipped by name"
+    assert rows["lm_head"].reason == "the output head, by default"
     assert table.notes == (f"{folders / name} holds an INT8 model ({method}).",)
 
 
@@ -68,6 +69,12 @@ def test_a_float_checkpoint(folders):
     assert rows["model.layers.0.mlp.up_proj"].dtype == "bfloat16"
     assert rows["model.layers.0.mlp.up_proj"].held_bytes == 2 * 100 * 48
     assert rows["lm_head"].reason == "the output head, by default"
+
+
+def test_a_tied_head_has_the_dtype_of_the_checkpoint(tmp_path):
+    save_tiny_llama(tmp_path, torch.bfloat16, tie_word_embeddings=True, num_hidden_layers=1)
+    row = inspect_checkpoint(tmp_path).rows[-1]
+    assert (row.name, row.dtype, row.reason) == ("lm_head", "bfloat16", "tied to an embedding")
 
 
 def test_weights_are_not_read(folders, monkeypatch):
@@ -95,7 +102,7 @@ def test_weights_are_not_read(folders, monkeypatch):
             # Without __getitem__: only the header can be asked.
             return type("Part", (), {"get_dtype": part.get_dtype, "get_shape": part.get_shape})
 
-    monkeypatch.setattr("hf_tle_int8.inspection.safe_open", Watched)
+    monkeypatch.setattr("hf_tle_int8.checkpoint_files.safe_open", Watched)
     assert inspect_checkpoint(folders / "int8").rows
     assert "lm_head.weight" in opened
 
@@ -170,6 +177,7 @@ MISTAKES = {
         lambda folder: edit_config(folder, quantization_config={"quant_method": "gptq"}),
         "quant_method='gptq', which is none of ours",
     ),
+    "no method at all": (lambda folder: edit_config(folder, quantization_config="int4"), "quant_method='int4'"),
     "a later format": (
         lambda folder: edit_config(folder, quantization_config={"quant_method": "tle_int8", "format_version": 9}),
         "format_version=9",
