@@ -151,8 +151,7 @@ def _models_of_transformers(module: nn.Module, prefix: str = "") -> Iterator[tup
 
 
 def _reasons_in(model: PreTrainedModel) -> dict[str, str]:
-    quantizer = getattr(model, "hf_quantizer", None)
-    config = getattr(quantizer, "quantization_config", None)
+    config = getattr(model.config, "quantization_config", None)
     own = config if isinstance(config, TLEInt8Config) else TLEInt8Config()
     selection = select_linears(
         model,
@@ -163,12 +162,12 @@ def _reasons_in(model: PreTrainedModel) -> dict[str, str]:
         ),
     )
     found = _by_name(selection)
-    if quantizer is not None and own is config:
+    if own is config:
         # Loading knows more than what the saved list says; what it does not know came later.
-        recorded = _by_name(quantizer.selection)
+        quantizer = getattr(model, "hf_quantizer", None)
+        recorded = {} if quantizer is None else _by_name(quantizer.selection)
         found = {name: recorded.get(name, why) if why == SKIPPED else why for name, why in found.items()}
-        later = {name: recorded.get(name, "added after the model was quantized") for name in selection.convert}
-        found |= later
+        found |= {name: recorded.get(name, "added after the model was quantized") for name in selection.convert}
     return found
 
 

@@ -22,7 +22,8 @@ _IMPORT = "import hf_tle_int8  # pip install hf_tle_int8; without it, transforme
 
 def write_missing(model: PreTrainedModel, folder: Path) -> None:
     """Write the card of ``model``, an INT8 model that was saved to ``folder``, unless a README.md is there."""
-    if folder.is_dir() and not (folder / _FILE).exists():
+    described = getattr(model.config, "quantization_config", None) is not None
+    if described and folder.is_dir() and not (folder / _FILE).exists():
         _card(model).save(folder / _FILE)
 
 
@@ -36,7 +37,8 @@ def replace_generated(model: PreTrainedModel, folder: Path) -> None:
 def base_model(model: PreTrainedModel) -> str | None:
     """The name on the Hub of the float model that ``model`` was quantized from; None where it is not known."""
     source = model.config.name_or_path
-    if not model.hf_quantizer.pre_quantized:
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.pre_quantized:
         return source if _is_name_on_hub(source) else None
     card = Path(source) / _FILE
     recorded = ModelCard.load(card).data.base_model if source and card.is_file() else None

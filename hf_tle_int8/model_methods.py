@@ -28,14 +28,13 @@ def install() -> None:
         if not hasattr(original, _MARK):
             setattr(PreTrainedModel, name, _wrap(original, method))
     if not hasattr(PreTrainedModel.dtype.fget, _MARK):
-        setattr(_dtype, _MARK, True)
-        PreTrainedModel.dtype = property(_dtype, doc=PreTrainedModel.dtype.__doc__)
+        PreTrainedModel.dtype = property(_dtype_without_scales(PreTrainedModel.dtype.fget))
 
 
 def _wrap(original: Callable[..., Any], method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def wrapper(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(module, TLEInt8Linear) for module in self.modules()):
+        if any(map(_is_int8, self.modules())):
             return method(functools.partial(original, self), self, *args, **kwargs)
         return original(self, *args, **kwargs)
 
@@ -43,23 +42,27 @@ def _wrap(original: Callable[..., Any], method: Callable[..., Any]) -> Callable[
     return wrapper
 
 
-def _dtype(model: PreTrainedModel) -> torch.dtype:
-    """The dtype of the first floating parameter of the model that is no scale of an INT8 layer."""
-    of_scales = torch.float32
-    for name, parameter in model.named_parameters():
-        if not parameter.is_floating_point():
-            continue
-        module, _, key = name.rpartition(".")
-        if key != "weight_scale" or not isinstance(model.get_submodule(module), TLEInt8Linear):
-            return parameter.dtype
-    return of_scales
+def _dtype_without_scales(
+    original: Callable[[PreTrainedModel], torch.dtype],
+) -> Callable[[PreTrainedModel], torch.dtype]:
+    @functools.wraps(original)
+    def dtype(self: PreTrainedModel) -> torch.dtype:
+        for name, parameter in self.named_parameters():
+            if parameter.is_floating_point():
+                module, _, key = name.rpartition(".")
+                if not (key.endswith("_scale") and _is_int8(self.get_submodule(module))):
+                    return parameter.dtype
+        return original(self)
+
+    setattr(dtype, _MARK, True)
+    return dtype
 
 
 @functools.singledispatch
 def surplus(module: nn.Module) -> int:
-    """How many elements the own parameters of ``module`` have beyond those of its float original.
+    """How many elements the own parameters of an INT8 layer have beyond those of its float original.
 
-    A module that holds its weights otherwise than `TLEInt8Linear` registers a function of its own.
+    Each class of INT8 layers registers a function of its own, which also makes it known to `install`.
     """
     return 0
 
@@ -69,6 +72,11 @@ def _(module: TLEInt8Linear) -> int:
     # As it is held: `module.weight` would unpack it.
     held = dict(module.named_parameters(recurse=False))["weight"].numel()
     return held - module.out_features * module.in_features + module.weight_scale.numel()
+
+
+def _is_int8(module: nn.Module) -> bool:
+    """Whether ``module`` is of a class that `surplus` knows."""
+    return surplus.dispatch(type(module)) is not surplus.dispatch(object)
 
 
 def _num_parameters(original: Callable[..., int], model: PreTrainedModel, *args: Any, **kwargs: Any) -> int:
@@ -116,11 +124,12 @@ def _save_pretrained(
     original: Callable[..., None],
     model: PreTrainedModel,
     save_directory: str | os.PathLike[str],
-    is_main_process: bool = True,
+    *args: Any,
     **kwargs: Any,
 ) -> None:
     """Write a model card as well, where the folder has none."""
-    original(save_directory, is_main_process, **kwargs)
+    original(save_directory, *args, **kwargs)
+    is_main_process = kwargs.get("is_main_process", args[0] if args else True)
     if is_main_process and not getattr(model, "_hf_peft_config_loaded", False):
         model_card.write_missing(model, Path(save_directory))
 

@@ -105,6 +105,12 @@ def test_reasons_after_loading_again(model, tmp_path):
     assert again["model.layers.0.self_attn.q_proj"].reason == "skipped by name"
 
 
+def test_a_part_of_a_model(model):
+    rows = {row.name: row for row in explain(model.model).rows}
+    assert rows["layers.0.self_attn.q_proj"].reason == "skipped by name"
+    assert rows["layers.1.mlp.up_proj"].state == "int8"
+
+
 def test_totals(model):
     logits(model)
     table = explain(model)
@@ -135,11 +141,14 @@ def test_layers_that_are_no_linears():
     assert rows["lm_head"].reason == "tied to an embedding"
 
 
-def test_plain_modules_and_adapters(path):
+def test_plain_modules():
     network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     quantize_and_replace_linears(network, skip=["2"])
     assert [(row.name, row.state) for row in explain(network).rows] == [("0", "int8"), ("2", "convertible")]
     assert [row.shape for row in explain(nn.Linear(4, 5)).rows] == [(5, 4)]
+
+
+def test_adapters(path):
     peft = pytest.importorskip("peft")
     loaded = AutoModelForCausalLM.from_pretrained(path, quantization_config=TLEInt8Config())
     adapted = peft.get_peft_model(loaded, peft.LoraConfig(r=4, target_modules=["up_proj"]))

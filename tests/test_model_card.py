@@ -89,6 +89,12 @@ def test_a_model_that_was_converted_in_memory(path, tmp_path):
     assert ModelCard.load(tmp_path / "README.md").data.base_model == "someone/tiny-llama"
 
 
+def test_a_part_of_a_model(model, tmp_path):
+    model.model.save_pretrained(tmp_path)
+    assert "LlamaModel.from_pretrained(" in ModelCard.load(tmp_path / "README.md").text
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path)).__name__ == "LlamaForCausalLM"
+
+
 def test_float_models_get_none(path, model, tmp_path):
     AutoModelForCausalLM.from_pretrained(path).save_pretrained(tmp_path / "float")
     model.dequantize().save_pretrained(tmp_path / "dequantized")

@@ -109,7 +109,7 @@ class FirstLinear(PreTrainedModel):
         self.post_init()
 
     def forward(self, x):
-        return self.norm(self.first(x))
+        return self.norm(self.first(x.to(self.dtype)))
 
 
 class TestDtype:
@@ -120,6 +120,14 @@ class TestDtype:
         assert loaded.dtype == dtype
         loaded.save_pretrained(tmp_path / "int8")
         assert FirstLinear.from_pretrained(tmp_path / "int8").norm.weight.dtype == dtype
+
+    def test_compiles_without_graph_breaks(self):
+        model = FirstLinear(FirstLinearConfig()).eval()
+        quantize_and_replace_linears(model)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        x = torch.randn(2, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x))
 
     def test_is_that_of_the_rest(self, path):
         for dtype in (torch.float32, torch.bfloat16):
