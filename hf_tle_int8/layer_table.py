@@ -32,7 +32,8 @@ class LayerRow:
         held_bytes: of its weight as it is now, in memory or on disk; of a layer that is no linear, of all its tensors.
         row_major_bytes: of its weight as int8 without padding, N * K; None where it stays in float.
         packed_bytes: of its weight as panels for the kernels of this machine; None too where none can run.
-        saved: names of the tensors that a checkpoint has of it -> dtype and shape.
+        saved: names of the tensors that a checkpoint has of it -> dtype and shape; classes that rename or fuse tensors
+            while loading, such as Llava, have other names in their files.
         reason: why it is not INT8; empty where it is.
     """
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import edit_checkpoint, int8_layers, logits, save_tiny_llama
+from support import edit_checkpoint, int8_layers, logits, save_tiny_llama, tiny_llama_config
 from torch import nn
 from transformers import (
     AutoModel,
@@ -13,6 +13,8 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     BertConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     T5Config,
 )
 
@@ -89,6 +91,21 @@ def test_export_to_compressed_tensors(untied, tmp_path):
     save_compressed_tensors(model, tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=TLEInt8Config())
     assert torch.equal(logits(again), logits(model))
+
+
+def test_a_composite_model(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"model_type": "clip_vision_model", **sizes, "image_size": 8, "patch_size": 4, "projection_dim": 16}
+    text = tiny_llama_config(num_hidden_layers=1, tie_word_embeddings=True).to_dict()
+    config = LlavaConfig(text_config=text, vision_config=vision, tie_word_embeddings=True)
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "float")
+    model = LlavaForConditionalGeneration.from_pretrained(tmp_path / "float", quantization_config=HEAD)
+    model.save_pretrained(tmp_path / "int8")
+    again = LlavaForConditionalGeneration.from_pretrained(tmp_path / "int8")
+    assert again.config.tie_word_embeddings is again.config.text_config.tie_word_embeddings is False
+    assert isinstance(again.lm_head, TLEInt8Linear)
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    assert again.get_input_embeddings().weight.dtype == torch.float32
 
 
 def test_dequantize_leaves_it_untied(tied_path, tmp_path):
