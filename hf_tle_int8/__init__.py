@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hf_tle_int8.config import TLEInt8Config
     from hf_tle_int8.convert import quantize_and_replace_linears, replace_linears_with_tle_int8
     from hf_tle_int8.errors import TLEInt8Error
+    from hf_tle_int8.explanation import explain
     from hf_tle_int8.int_mm import override_int_mm, restore_int_mm
     from hf_tle_int8.nn import TLEInt8Linear
     from hf_tle_int8.quantizer import TLEInt8HfQuantizer
@@ -30,6 +31,7 @@ __all__ = [
     "TLEInt8Linear",
     "__version__",
     "config_from_compressed_tensors",
+    "explain",
     "load_config",
     "override_int_mm",
     "quantize_and_replace_linears",
@@ -45,6 +47,7 @@ _HOMES = {
     "TLEInt8HfQuantizer": "quantizer",
     "TLEInt8Linear": "nn",
     "config_from_compressed_tensors": "compressed_tensors",
+    "explain": "explanation",
     "load_config": "compressed_tensors",
     "override_int_mm": "int_mm",
     "quantize_and_replace_linears": "convert",

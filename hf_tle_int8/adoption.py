@@ -38,6 +38,6 @@ def adopt(model: nn.Module) -> None:
     for found in _models_of_transformers(model):
         quantizer = getattr(found, "hf_quantizer", None)
         if quantizer is None:
-            quantizer = TLEInt8HfQuantizer(TLEInt8Config(), pre_quantized=True)
+            quantizer = TLEInt8HfQuantizer(TLEInt8Config(), pre_quantized=False)
             found.hf_quantizer = quantizer
         quantizer.take_over(found)

@@ -14,7 +14,7 @@ QUANT_METHOD = "tle_int8"
 # Of the files that `save_pretrained` writes; raised when an older release could not read them.
 FORMAT_VERSION = 1
 
-_OPTIONS = ("modules_to_not_convert", "quantize_lm_head")
+_OPTIONS = ("modules_to_not_convert", "quantize_lm_head", "modules_to_convert")
 _FIXED = {
     "quant_method": QUANT_METHOD,
     "bits": 8,
@@ -30,7 +30,11 @@ class TLEInt8Config(QuantizationConfigMixin):
         modules_to_not_convert: modules to leave in floating point, ADDED to the defaults (the output head and weights
             tied to an embedding). A plain entry such as ``"mlp"`` or ``"layers.0"`` matches every module with these
             parts in its name; ``"re:"`` begins a regular expression that is tried at the start of the name.
-        quantize_lm_head: also quantize the output head. Refused for a head that shares the weight of the embedding.
+        quantize_lm_head: also quantize the output head. One that shares the weight of the embedding is untied from it:
+            an int8 copy beside the float embedding, and ``tie_word_embeddings=False`` in the model's configuration.
+        modules_to_convert: convert only modules that this list of names and ``"re:"`` patterns matches; None converts
+            all. What `modules_to_not_convert` or a default names stays in floating point even if it is listed here.
+            Loading resolves it: a saved configuration has none, and a complete `modules_to_not_convert`.
         kwargs: what `to_dict` adds for a reader of ``config.json``; anything else is refused.
 
     Attributes:
@@ -47,21 +51,22 @@ class TLEInt8Config(QuantizationConfigMixin):
         self,
         modules_to_not_convert: Iterable[str] | None = None,
         quantize_lm_head: bool = False,
+        modules_to_convert: Iterable[str] | None = None,
         **kwargs: Any,
     ):
         self.quant_method = QUANT_METHOD
         self.modules_to_not_convert = modules_to_not_convert
         self.quantize_lm_head = quantize_lm_head
+        self.modules_to_convert = modules_to_convert
         self.int8_modules: list[str] | None = kwargs.pop("int8_modules", None)
         _check_fixed(kwargs)
         self.post_init()
 
     def post_init(self) -> None:
         """Validate every option; raises `ConfigError`."""
-        if self.modules_to_not_convert is not None:
-            self.modules_to_not_convert = check_patterns(self.modules_to_not_convert, "modules_to_not_convert")
-        if self.int8_modules is not None:
-            self.int8_modules = check_patterns(self.int8_modules, "int8_modules")
+        for option in ("modules_to_not_convert", "modules_to_convert", "int8_modules"):
+            if getattr(self, option) is not None:
+                setattr(self, option, check_patterns(getattr(self, option), option))
         if not isinstance(self.quantize_lm_head, bool):
             raise ConfigError(f"quantize_lm_head={self.quantize_lm_head!r}: True or False is needed.")
         if self.quantize_lm_head and ModuleMatcher(self.modules_to_not_convert or []).matches(["lm_head"]):
@@ -73,8 +78,10 @@ class TLEInt8Config(QuantizationConfigMixin):
     def to_dict(self) -> dict[str, Any]:
         """What ``config.json`` stores; ``TLEInt8Config(**config.to_dict())`` is an equal configuration."""
         skipped = None if self.modules_to_not_convert is None else list(self.modules_to_not_convert)
-        recorded = {} if self.int8_modules is None else {"int8_modules": list(self.int8_modules)}
-        return {**_FIXED, "modules_to_not_convert": skipped, "quantize_lm_head": self.quantize_lm_head, **recorded}
+        # Absent where they are None: a saved configuration stays what earlier releases read.
+        lists = {"modules_to_convert": self.modules_to_convert, "int8_modules": self.int8_modules}
+        optional = {key: list(value) for key, value in lists.items() if value is not None}
+        return {**_FIXED, "modules_to_not_convert": skipped, "quantize_lm_head": self.quantize_lm_head, **optional}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TLEInt8Config) and self.to_dict() == other.to_dict()

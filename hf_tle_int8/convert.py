@@ -100,7 +100,7 @@ def replace_linears_with_tle_int8(
         How many linears were replaced.
 
     Raises:
-        ConfigError: a malformed ``skip`` or ``require_divisible_by``.
+        ConfigError: a malformed ``skip`` or ``require_divisible_by``, or a model that is INT8 already.
         CheckpointError: a tensor that is missing, misshapen, mistyped or out of range, named.
     """
     check_adoptable(model)
@@ -112,6 +112,11 @@ def replace_linears_with_tle_int8(
             selection.keep(name, "without an int8 weight in the state dict")
         else:
             states[name] = state
+    if not states and (found := [name for name in selection.int8 if f"{name}.weight_scale" in state_dict]):
+        raise ConfigError(
+            f"{found[0]} is INT8 already, as are all linears that the state dict has int8 weights for: nothing is left "
+            f"to replace. Load other INT8 weights into these layers with model.load_state_dict."
+        )
     _warn_unused(state_dict, [alias for name in states for alias in selection.aliases[name]])
     for name, state in states.items():
         TLEInt8Linear.become(selection.convert[name], *state).pack_()

@@ -7,6 +7,8 @@ from transformers import PreTrainedModel
 
 from hf_tle_int8.matching import ModuleMatcher
 
+FP32 = "kept in fp32 by its model"
+
 
 def _named_linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     for name, module in model.named_modules(remove_duplicate=False):
@@ -31,4 +33,12 @@ def fp32_linears(model: PreTrainedModel) -> dict[str, str]:
     """The linears that the model's own class asks to keep in fp32 -> the reason to skip them."""
     wanted = [*(model._keep_in_fp32_modules or []), *(model._keep_in_fp32_modules_strict or [])]
     matcher = ModuleMatcher(wanted)
-    return {name: "kept in fp32 by its model" for name, _ in _named_linears(model) if matcher.matches([name])}
+    return {name: FP32 for name, _ in _named_linears(model) if matcher.matches([name])}
+
+
+def default_skips(model: PreTrainedModel, heads: bool) -> dict[str, str]:
+    """All linears that stay in float by default -> why; the output head among them where ``heads`` says so."""
+    skips = {**tied_linears(model), **fp32_linears(model)}
+    if heads:
+        skips |= dict.fromkeys(head_names(model) - skips.keys(), "the output head, by default,")
+    return skips

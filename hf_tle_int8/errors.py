@@ -31,3 +31,7 @@ class UnsupportedSchemeError(TLEInt8Error, ValueError):
 
 class UnsupportedPlacementError(TLEInt8Error, ValueError):
     """A device, a device map or a distributed layout on which the model cannot run."""
+
+
+class UnsupportedTrainingError(TLEInt8Error, RuntimeError):
+    """Something would train INT8 weights, which have no gradient."""

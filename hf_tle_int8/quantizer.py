@@ -11,19 +11,16 @@ from transformers.core_model_loading import WeightConverter
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 
-from hf_tle_int8 import checks, defaults, loading
+from hf_tle_int8 import checks, defaults, heads, loading, model_methods, placement, resolution
 from hf_tle_int8.arithmetic import FLOAT_DTYPES
 from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
-from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, warn_unmatched, without_numbers
+from hf_tle_int8.errors import ConfigError
+from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, without_numbers
 from hf_tle_int8.nn import TLEInt8Linear
-from hf_tle_int8.selection import Rules, Selection, select_linears
+from hf_tle_int8.selection import Selection
 from hf_tle_int8.shared_inputs import share_inputs
 
 logger = logging.getLogger(__name__)
-
-# Of these, strategies are asked about again once transformers has turned them into devices.
-_PLACEMENTS = (None, "cpu", "meta", "disk", "auto", "balanced", "balanced_low_0", "sequential")
 
 
 class TLEInt8HfQuantizer(HfQuantizer):
@@ -34,6 +31,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
     serialized_names: ClassVar[dict[str, list[str]]] = {"weight": ["weight", "weight_scale"]}
 
     def __init__(self, quantization_config: TLEInt8Config, **kwargs: Any):
+        model_methods.install()
         # The caller's object may configure a second model: it is never changed.
         super().__init__(copy.deepcopy(quantization_config), **kwargs)
         self.selection = Selection()
@@ -42,26 +40,16 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self.errors: list[str] = []
         self.scale_converters: list[WeightConverter] = []
         self.base_prefix = ""
+        self.heads_to_untie: set[str] = set()
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        """Refuse devices other than the CPU, and disk offload while quantizing.
+        """Refuse devices other than the CPU, disk offload while quantizing, and sharding.
 
         Raises:
-            UnsupportedPlacementError: see above.
+            UnsupportedPlacementError: see `placement`.
         """
-        placements = device_map.values() if isinstance(device_map, dict) else [device_map]
-        for placement in placements:
-            kind = placement.type if isinstance(placement, torch.device) else placement
-            if kind == "disk" and not self.pre_quantized:
-                raise UnsupportedPlacementError(
-                    "device_map offloads to 'disk' while the model is quantized, which would leave the float weights "
-                    "there. Save an INT8 checkpoint first (load with device_map='cpu', then save_pretrained) and "
-                    "offload that one."
-                )
-            if kind not in _PLACEMENTS:
-                raise UnsupportedPlacementError(
-                    f"device_map places modules on {placement!r}: INT8 linears run on the CPU. Pass device_map='cpu'."
-                )
+        placement.check_device_map(device_map, self.pre_quantized)
+        placement.check_sharding()
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Refuse dtypes that INT8 linears do not take as input.
@@ -107,36 +95,15 @@ class TLEInt8HfQuantizer(HfQuantizer):
     ) -> None:
         if not self.pre_quantized:
             checks.check_float_checkpoint(checkpoint_files or [])
-        if getattr(model.config, "distributed_config", None) is not None:
-            raise UnsupportedPlacementError(
-                "distributed_config asks for a distributed model: INT8 linears run in one process. "
-                "Load without tp_plan and distributed_config."
-            )
-        self.selection = self._select(model)
+        placement.check_distributed(model.config)
+        self.base_prefix = model.base_model_prefix
+        if self.pre_quantized:
+            self.selection = resolution.recorded(self.quantization_config, model, self._names_of)
+        else:
+            self.selection, self.heads_to_untie = resolution.resolve(self.quantization_config, model, self._names_of)
         for linear in self.selection.convert.values():
             loading.make_skeleton(linear)
         self.expected_shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-    def _select(self, model: PreTrainedModel) -> Selection:
-        config = self.quantization_config
-        skips = defaults.tied_linears(model)
-        heads = defaults.head_names(model)
-        if config.quantize_lm_head and (tied := heads & skips.keys()):
-            raise ConfigError(
-                f"quantize_lm_head=True, but {min(tied)} shares its weight with the embedding, which stays in floating "
-                f"point. Drop quantize_lm_head for this model."
-            )
-        # The list of an INT8 checkpoint is complete: it was resolved when the model was quantized.
-        if not self.pre_quantized:
-            skips |= defaults.fp32_linears(model)
-            if not config.quantize_lm_head:
-                skips |= dict.fromkeys(heads - skips.keys(), "the output head, by default,")
-        matcher = ModuleMatcher(config.modules_to_not_convert or [], option="modules_to_not_convert")
-        self.base_prefix = model.base_model_prefix
-        selection = select_linears(model, Rules(matcher, skips, names_of=self._names_of))
-        if not self.pre_quantized:
-            warn_unmatched(matcher)
-        return selection
 
     def _names_of(self, name: str) -> list[str]:
         return name_aliases(name, self.base_prefix)
@@ -153,6 +120,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
         matcher = ModuleMatcher(listed)
         unlisted = [name for name in linears if name not in converted and not matcher.matches(self._names_of(name))]
         config.modules_to_not_convert = [*listed, *(pattern_for(name, apart_from=converted) for name in unlisted)]
+        config.modules_to_convert = None
+        config.quantize_lm_head = not defaults.head_names(model).isdisjoint(converted)
         config.int8_modules = sorted({without_numbers(name) for name in converted})
         # A part of a composite model is loaded by its own configuration.
         for inner in [model.config, *loading.sub_configs(model.config)]:
@@ -183,6 +152,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         for name in new:
             self.selection.keep(name, "newly initialized, absent from the checkpoint,")
         checks.check_loaded(model, self.expected_shapes, self.errors)
+        heads.untie(model, self.heads_to_untie)
         self._record_layout(model)
         if not self.pre_quantized:
             self._keep_scale_converters(model)

@@ -10,6 +10,9 @@ from hf_tle_int8.matching import ModuleMatcher
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.weight_access import weights_read_by_code
 
+SKIPPED, NOT_LISTED = "skipped by name", "not in modules_to_convert"
+TIED = "tied to a module that is no nn.Linear"
+
 
 @dataclass
 class Selection:
@@ -19,19 +22,29 @@ class Selection:
         convert: the linears to convert, under the first name of each.
         aliases: all names of each linear in ``convert``, by its first name.
         kept: reason -> names of what stays in floating point.
+        int8: names of the layers that are INT8 already.
     """
 
     convert: dict[str, nn.Linear] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
+    int8: list[str] = field(default_factory=list)
 
     def keep(self, name: str, reason: str) -> None:
         """Record that the module called ``name`` stays in floating point."""
         self.kept.setdefault(reason, []).append(name)
 
+    def take_out(self, names: set[str]) -> None:
+        """Forget ``names``: they are converted by other means."""
+        self.convert = {name: linear for name, linear in self.convert.items() if name not in names}
+        kept = {reason: [name for name in listed if name not in names] for reason, listed in self.kept.items()}
+        self.kept = {reason: listed for reason, listed in kept.items() if listed}
+
     def summary(self, converted: int) -> str:
         """One line: how many linears became INT8, how much stays in floating point and why."""
         line = f"{converted} linear layers in INT8"
+        if self.int8:
+            line += f", beside {len(self.int8)} that were already"
         if not self.kept:
             return f"{line}, none left in floating point"
         reasons = ", ".join(f"{len(names)} {reason} ({_shorten(names)})" for reason, names in self.kept.items())
@@ -54,6 +67,7 @@ class Rules:
         require_divisible_by: K and N must be multiples of this.
         skip_with_bias: leave linears that have a bias.
         keep_tied: leave linears whose weight is shared with a module that is no ``nn.Linear``.
+        only: leave linears that it does not match; None leaves none for that.
     """
 
     skip: ModuleMatcher
@@ -62,13 +76,17 @@ class Rules:
     require_divisible_by: int = 1
     skip_with_bias: bool = False
     keep_tied: bool = True
+    only: ModuleMatcher | None = None
 
     def reason_to_keep(self, linear: nn.Linear, names: list[str]) -> str | None:
         """Why ``linear``, registered under ``names``, stays in floating point; None if it is to be converted."""
-        listed = self.skip.matches(alias for name in names for alias in self.names_of(name))
+        aliases = [alias for name in names for alias in self.names_of(name)]
+        listed, wanted = self.skip.matches(aliases), self.only is None or self.only.matches(aliases)
         by_default = next((self.defaults[name] for name in names if name in self.defaults), None)
         if by_default or listed:
-            return by_default or "skipped by name"
+            return by_default or SKIPPED
+        if not wanted:
+            return NOT_LISTED
         if (obstacle := _obstacle(linear)) is not None:
             return obstacle
         if linear.in_features % self.require_divisible_by or linear.out_features % self.require_divisible_by:
@@ -108,6 +126,7 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
     shared = _parameters_outside_linears(model) if rules.keep_tied else set()
     for names, module in modules_by_identity(model):
         if isinstance(module, TLEInt8Linear):
+            selection.int8 += names
             continue
         if not isinstance(module, nn.Linear):
             if _holds_matrix(module):
@@ -117,7 +136,7 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
         if reason is None and not read_by_code.isdisjoint(names):
             reason = "whose weight the code of its model reads itself"
         if reason is None and id(module.weight) in shared:
-            reason = "tied to a module that is no nn.Linear"
+            reason = TIED
         if reason is None:
             selection.convert[names[0]] = module
             selection.aliases[names[0]] = names

@@ -19,6 +19,9 @@ def stories(stories_path):
         "tokenizer": AutoTokenizer.from_pretrained(stories_path),
         "float": AutoModelForCausalLM.from_pretrained(stories_path),
         "int8": AutoModelForCausalLM.from_pretrained(stories_path, quantization_config=TLEInt8Config()),
+        "int8 head": AutoModelForCausalLM.from_pretrained(
+            stories_path, quantization_config=TLEInt8Config(quantize_lm_head=True)
+        ),
     }
 
 
@@ -28,18 +31,20 @@ def perplexity(model, ids: torch.Tensor) -> float:
         return math.exp(sum(model(row[None], labels=row[None]).loss.item() for row in windows) / len(windows))
 
 
-def test_perplexity(stories, stories_path):
+@pytest.mark.parametrize("name", ["int8", "int8 head"])
+def test_perplexity(stories, stories_path, name):
     ids = stories["tokenizer"]((stories_path / "eval.txt").read_text(), return_tensors="pt").input_ids[0]
     reference = perplexity(stories["float"], ids)
     assert 2 < reference < 5
-    assert perplexity(stories["int8"], ids) == pytest.approx(reference, rel=0.005)
+    assert perplexity(stories[name], ids) == pytest.approx(reference, rel=0.005)
 
 
-def test_next_token_and_distribution(stories, stories_path):
+@pytest.mark.parametrize("name", ["int8", "int8 head"])
+def test_next_token_and_distribution(stories, stories_path, name):
     ids = stories["tokenizer"]((stories_path / "eval.txt").read_text(), return_tensors="pt").input_ids[0]
     windows = ids[: 16 * WINDOW].reshape(-1, WINDOW)
     with torch.no_grad():
-        reference, int8 = (stories[name](windows).logits.log_softmax(-1) for name in ("float", "int8"))
+        reference, int8 = (stories[which](windows).logits.log_softmax(-1) for which in ("float", name))
     assert (reference.argmax(-1) == int8.argmax(-1)).float().mean() > 0.95
     assert (reference.exp() * (reference - int8)).sum(-1).mean() < 0.01
 

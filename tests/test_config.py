@@ -15,7 +15,12 @@ def test_defaults():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"modules_to_not_convert": ["mlp", r"re:.*\.k_proj"]}, {"quantize_lm_head": True}],
+    [
+        {},
+        {"modules_to_not_convert": ["mlp", r"re:.*\.k_proj"]},
+        {"quantize_lm_head": True},
+        {"modules_to_convert": ("mlp", "re:.*_proj")},
+    ],
 )
 def test_json_round_trip(options, tmp_path):
     config = TLEInt8Config(**options)
@@ -23,6 +28,10 @@ def test_json_round_trip(options, tmp_path):
     config.to_json_file(tmp_path / "config.json")
     assert TLEInt8Config(**json.loads((tmp_path / "config.json").read_text())) == config
     assert config.to_diff_dict() == config.to_dict()
+
+
+def test_lists_that_are_not_given_are_not_written():
+    assert TLEInt8Config().to_dict().keys().isdisjoint({"modules_to_convert", "int8_modules"})
 
 
 def test_saved_config_says_what_to_import():
@@ -53,7 +62,10 @@ def test_unknown_keys_are_refused_with_the_nearest(key, near):
 
 
 def test_unknown_key_far_from_any_option():
-    with pytest.raises(ConfigError, match="no option 'zz'. The options are modules_to_not_convert, quantize_lm_head"):
+    with pytest.raises(
+        ConfigError,
+        match="'zz'. The options are modules_to_not_convert, quantize_lm_head, modules_to_convert",
+    ):
         TLEInt8Config(zz=1)
 
 
@@ -63,6 +75,8 @@ def test_unknown_key_far_from_any_option():
         ({"modules_to_not_convert": "lm_head"}, "is not a list"),
         ({"modules_to_not_convert": [3]}, "modules_to_not_convert holds 3"),
         ({"modules_to_not_convert": ["re:("]}, "no valid regular expression"),
+        ({"modules_to_convert": "mlp"}, "modules_to_convert='mlp' is not a list"),
+        ({"modules_to_convert": ["re:["]}, "modules_to_convert holds 're:\\['.*no valid regular expression"),
         ({"quantize_lm_head": "yes"}, "quantize_lm_head='yes': True or False"),
         ({"bits": 4}, "bits=4 contradicts"),
         ({"quant_method": "gptq"}, "quant_method='gptq' contradicts"),

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic, execution, ops
 from hf_tle_int8.activations import Reader, called_in
-from hf_tle_int8.errors import InputTypeError, InputValueError, TLEInt8Error, UnsupportedPlacementError
+from hf_tle_int8.errors import (
+    InputTypeError,
+    InputValueError,
+    TLEInt8Error,
+    UnsupportedPlacementError,
+    UnsupportedTrainingError,
+)
 from hf_tle_int8.nn.packed import pack_parameter, unpack_parameter
 from hf_tle_int8.packing import is_packed, unpack
 
@@ -17,6 +23,11 @@ _MANY_TIMES = 8
 _OFTEN_UNPACKED = (
     "{}: something looks at its weight between calls, so that it is unpacked and packed again each time: slow. "
     "Look at weight_scale or in_features instead, or leave this layer in float (modules_to_not_convert)."
+)
+
+NOT_TRAINABLE = (
+    "requires_grad_(True) on a {}: INT8 weights have no gradient. Train adapters on top of them (PEFT), or float "
+    "weights: model.dequantize(), or layer.to_linear() for one layer."
 )
 
 
@@ -278,6 +289,12 @@ class TLEInt8Linear(nn.Linear):
             if self._packed_times == _MANY_TIMES:
                 warnings.warn(_OFTEN_UNPACKED.format(self), RuntimeWarning, stacklevel=4)
         return panels
+
+    def requires_grad_(self, requires_grad: bool = True) -> "TLEInt8Linear":
+        """Raise `UnsupportedTrainingError` when asked to train: the codes have no gradient."""
+        if requires_grad:
+            raise UnsupportedTrainingError(NOT_TRAINABLE.format(type(self).__name__))
+        return super().requires_grad_(False)
 
     def extra_repr(self) -> str:
         """What ``print`` shows between the brackets."""

@@ -1,0 +1,87 @@
+"""From the options of a configuration to what becomes INT8 in one model of transformers."""
+
+import logging
+from collections.abc import Callable
+
+from transformers import PreTrainedModel
+
+from hf_tle_int8 import defaults
+from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.errors import ConfigError
+from hf_tle_int8.heads import heads_to_untie
+from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
+from hf_tle_int8.selection import NOT_LISTED, SKIPPED, TIED, Rules, Selection, select_linears
+
+logger = logging.getLogger(__name__)
+
+
+def recorded(config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]) -> Selection:
+    """What an INT8 checkpoint holds as INT8: its list is complete, it was resolved when the model was quantized."""
+    listed = ModuleMatcher(config.modules_to_not_convert or [])
+    return select_linears(model, Rules(listed, defaults.tied_linears(model), names_of=names_of))
+
+
+def resolve(
+    config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]
+) -> tuple[Selection, set[str]]:
+    """What ``config`` asks for in a float ``model``; what it cannot have is said in a warning.
+
+    Args:
+        config: the options.
+        model: on any device.
+        names_of: the names under which patterns know a module, from its name in the model.
+
+    Returns:
+        What to convert while loading, and the tied heads to convert after it (see `heads.untie`).
+
+    Raises:
+        ConfigError: ``quantize_lm_head`` contradicts ``modules_to_not_convert``, or the model cannot untie its head.
+    """
+    heads = defaults.head_names(model)
+    skips = defaults.default_skips(model, heads=not config.quantize_lm_head)
+    only = config.modules_to_convert
+    tied: set[str] = set()
+    if config.quantize_lm_head:
+        tied = heads_to_untie(model, heads)
+        skips = {name: reason for name, reason in skips.items() if name not in tied or reason == defaults.FP32}
+        only = None if only is None else [*only, *heads]
+    skip = ModuleMatcher(config.modules_to_not_convert or [], option="modules_to_not_convert")
+    wanted = None if only is None else ModuleMatcher(only, option="modules_to_convert")
+    selection = select_linears(model, Rules(skip, skips, names_of=names_of, only=wanted))
+    untied = {head for head in tied if head in selection.convert or head in selection.kept.get(TIED, [])}
+    selection.take_out(untied)
+    for matcher in (skip, *([] if wanted is None else [wanted])):
+        warn_unmatched(matcher)
+    if wanted is not None:
+        _warn_of_listed(wanted, selection, names_of)
+    if config.quantize_lm_head:
+        _check_heads(model, heads, selection)
+    return selection, untied
+
+
+def _warn_of_listed(listed: ModuleMatcher, selection: Selection, names_of: Callable[[str], list[str]]) -> None:
+    """Log a warning for what ``modules_to_convert`` asks for and cannot have."""
+    for reason, names in selection.kept.items():
+        asked = [name for name in names if listed.matches(names_of(name))]
+        if asked and reason not in (SKIPPED, NOT_LISTED):
+            logger.warning(
+                "modules_to_convert names %s, which stays in floating point all the same: %s.",
+                ", ".join(asked[:3]) + (", …" if len(asked) > 3 else ""),
+                reason.rstrip(","),
+            )
+
+
+def _check_heads(model: PreTrainedModel, heads: set[str], selection: Selection) -> None:
+    if not heads:
+        logger.warning("quantize_lm_head=True has no effect: %s has no output head.", type(model).__name__)
+    for reason, names in selection.kept.items():
+        if not (kept := sorted(heads.intersection(names))):
+            continue
+        if reason == SKIPPED:
+            raise ConfigError(
+                f"quantize_lm_head=True contradicts modules_to_not_convert, which holds {kept[0]!r}, the output head "
+                f"of {type(model).__name__}. Drop one of the two."
+            )
+        logger.warning(
+            "quantize_lm_head=True has no effect: %s stays in floating point: %s.", kept[0], reason.rstrip(",")
+        )
