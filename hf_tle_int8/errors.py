@@ -31,3 +31,7 @@ class UnsupportedSchemeError(TLEInt8Error, ValueError):
 
 class UnsupportedPlacementError(TLEInt8Error, ValueError):
     """A device, a device map or a distributed layout on which the model cannot run."""
+
+
+class AdapterError(TLEInt8Error, ValueError):
+    """An adapter that would read int8 codes as weights, or write into them."""

@@ -23,6 +23,7 @@ RANKS = {
     "hf_tle_int8.int_mm": 4,
     "hf_tle_int8.ops": 4,
     "hf_tle_int8.nn": 5,
+    "hf_tle_int8.adapters": 6,
     "hf_tle_int8.selection": 6,
     "hf_tle_int8.bench": 6,
     "hf_tle_int8.adoption": 9,
