@@ -14,7 +14,7 @@ QUANT_METHOD = "tle_int8"
 # Of the files that `save_pretrained` writes; raised when an older release could not read them.
 FORMAT_VERSION = 1
 
-_OPTIONS = ("modules_to_not_convert", "quantize_lm_head")
+_OPTIONS = ("modules_to_not_convert", "quantize_lm_head", "dequantize")
 _FIXED = {
     "quant_method": QUANT_METHOD,
     "bits": 8,
@@ -31,6 +31,7 @@ class TLEInt8Config(QuantizationConfigMixin):
             tied to an embedding). A plain entry such as ``"mlp"`` or ``"layers.0"`` matches every module with these
             parts in its name; ``"re:"`` begins a regular expression that is tried at the start of the name.
         quantize_lm_head: also quantize the output head. Refused for a head that shares the weight of the embedding.
+        dequantize: load an INT8 checkpoint in float: ``weight * weight_scale`` in fp32, rounded once to the dtype.
         kwargs: what `to_dict` adds for a reader of ``config.json``; anything else is refused.
 
     Attributes:
@@ -47,11 +48,13 @@ class TLEInt8Config(QuantizationConfigMixin):
         self,
         modules_to_not_convert: Iterable[str] | None = None,
         quantize_lm_head: bool = False,
+        dequantize: bool = False,
         **kwargs: Any,
     ):
         self.quant_method = QUANT_METHOD
         self.modules_to_not_convert = modules_to_not_convert
         self.quantize_lm_head = quantize_lm_head
+        self.dequantize = dequantize
         self.int8_modules: list[str] | None = kwargs.pop("int8_modules", None)
         _check_fixed(kwargs)
         self.post_init()
@@ -62,8 +65,9 @@ class TLEInt8Config(QuantizationConfigMixin):
             self.modules_to_not_convert = check_patterns(self.modules_to_not_convert, "modules_to_not_convert")
         if self.int8_modules is not None:
             self.int8_modules = check_patterns(self.int8_modules, "int8_modules")
-        if not isinstance(self.quantize_lm_head, bool):
-            raise ConfigError(f"quantize_lm_head={self.quantize_lm_head!r}: True or False is needed.")
+        for name in ("quantize_lm_head", "dequantize"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name}={value!r}: True or False is needed.")
         if self.quantize_lm_head and ModuleMatcher(self.modules_to_not_convert or []).matches(["lm_head"]):
             raise ConfigError(
                 "quantize_lm_head=True contradicts modules_to_not_convert, which holds the lm_head "
@@ -73,7 +77,9 @@ class TLEInt8Config(QuantizationConfigMixin):
     def to_dict(self) -> dict[str, Any]:
         """What ``config.json`` stores; ``TLEInt8Config(**config.to_dict())`` is an equal configuration."""
         skipped = None if self.modules_to_not_convert is None else list(self.modules_to_not_convert)
-        recorded = {} if self.int8_modules is None else {"int8_modules": list(self.int8_modules)}
+        recorded: dict[str, Any] = {} if self.int8_modules is None else {"int8_modules": list(self.int8_modules)}
+        if self.dequantize:
+            recorded["dequantize"] = True
         return {**_FIXED, "modules_to_not_convert": skipped, "quantize_lm_head": self.quantize_lm_head, **recorded}
 
     def __eq__(self, other: object) -> bool:
@@ -95,8 +101,8 @@ class TLEInt8Config(QuantizationConfigMixin):
         return (config, kwargs) if return_unused_kwargs else config
 
     def get_loading_attributes(self) -> dict[str, Any]:
-        """Options that ``from_pretrained(..., quantization_config=...)`` may change on an INT8 checkpoint: none."""
-        return {}
+        """Options that ``from_pretrained(..., quantization_config=...)`` may change on an INT8 checkpoint."""
+        return {"dequantize": self.dequantize}
 
 
 def _check_fixed(found: dict[str, Any]) -> None:

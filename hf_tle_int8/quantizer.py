@@ -105,6 +105,11 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
         if not self.pre_quantized:
+            if self.quantization_config.dequantize:
+                raise ConfigError(
+                    "dequantize=True loads an INT8 checkpoint as a float model, and this checkpoint is not INT8. "
+                    "Drop quantization_config to load it in float, or dequantize to load it in INT8."
+                )
             checks.check_float_checkpoint(checkpoint_files or [])
         if getattr(model.config, "distributed_config", None) is not None:
             raise UnsupportedPlacementError(
@@ -182,6 +187,9 @@ class TLEInt8HfQuantizer(HfQuantizer):
         for name in new:
             self.selection.keep(name, "newly initialized, absent from the checkpoint,")
         checks.check_loaded(model, self.expected_shapes, self.errors)
+        if self.quantization_config.dequantize:
+            self.selection = Selection()
+            return self.dequantize(model)
         self._record_layout(model)
         if not self.pre_quantized:
             self._keep_scale_converters(model)
