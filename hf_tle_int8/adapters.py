@@ -32,7 +32,6 @@ _LORA_VARIANTS = (
 _LORA_STARTS = (True, False, "gaussian")
 
 _MARK = "_tle_int8_guarded"
-_REMEDY = "Call dequantize() on the model first; quantize_and_replace_linears() makes it INT8 again."
 
 
 def guard(tuners: ModuleType) -> None:
@@ -112,8 +111,9 @@ def _refuse_int8(tuner_layer: Any) -> None:
     base = tuner_layer.get_base_layer() if hasattr(tuner_layer, "get_base_layer") else None
     if isinstance(base, TLEInt8Linear):
         raise AdapterError(
-            f"{base} is INT8: an adapter that is merged into int8 codes is rounded to their grid, on which most of it "
-            f"is lost. Leave it unmerged, which costs little, or merge in float. {_REMEDY}"
+            f"{base} is INT8, and most of what an adapter adds is less than half a step of int8 codes: merging would "
+            f"round it away. Leave it unmerged, which costs little; or merge it into the float original, which can be "
+            f"quantized then; or call dequantize() on this model first and keep the result in float."
         )
 
 
@@ -140,7 +140,7 @@ def check_adapter(model: Any, config: Any) -> None:
         raise AdapterError(
             f"{', '.join(found)} computes with the weights of the layers that it adapts, or is not known not to: those "
             f"of {len(int8)} layers are int8 codes ({next(iter(int8))}). Use plain LoRA or another method that leaves "
-            f"them alone (docs/adapters.md). {_REMEDY}"
+            f"them alone (docs/adapters.md), train on the float original, or call dequantize() on this model first."
         )
     for wanted in getattr(config, "modules_to_save", None) or ():
         copied = next((name for name in int8 if f".{name}".endswith(f".{wanted}")), None)
