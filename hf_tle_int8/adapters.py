@@ -151,6 +151,16 @@ def check_adapter(model: Any, config: Any) -> None:
             )
 
 
+def inside_adapters(model: Any) -> set[str]:
+    """The names of the modules that PEFT's layers in ``model`` hold beside the layer that they adapt."""
+    found = set()
+    for name, module in model.named_modules():
+        if hasattr(module, "base_layer"):
+            inner = (part for part, _ in module.named_modules() if part and not part.startswith("base_layer"))
+            found |= {f"{name}.{part}".removeprefix(".") for part in inner}
+    return found
+
+
 def _int8_layers(model: Any) -> Iterator[tuple[str, "TLEInt8Linear"]]:
     from hf_tle_int8.nn import TLEInt8Linear
 
