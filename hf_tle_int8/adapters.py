@@ -29,7 +29,7 @@ _LORA_VARIANTS = (
     "use_dora", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
     "target_parameters",
 )  # fmt: skip
-_LORA_STARTS = (True, False, "gaussian")
+_LORA_STARTS = (True, False, "gaussian", "eva")
 
 _MARK = "_tle_int8_guarded"
 
@@ -125,7 +125,7 @@ def check_adapter(model: Any, config: Any) -> None:
         config: a ``PeftConfig``.
 
     Raises:
-        AdapterError: a method or an option that reads the weights, or a trained copy of an INT8 layer.
+        AdapterError: a method or an option that reads the weights, or trained copies of INT8 layers.
     """
     int8 = dict(_int8_layers(model))
     if not int8:
@@ -143,10 +143,10 @@ def check_adapter(model: Any, config: Any) -> None:
             f"them alone (docs/adapters.md), train on the float original, or call dequantize() on this model first."
         )
     for wanted in getattr(config, "modules_to_save", None) or ():
-        copied = next((name for name in int8 if f".{name}".endswith(f".{wanted}")), None)
+        copied = next((name for name in int8 if f".{wanted}." in f".{name}."), None)
         if copied is not None:
             raise AdapterError(
-                f"modules_to_save={wanted!r} trains a copy of {copied}, which is INT8: int8 codes have no gradient. "
+                f"modules_to_save={wanted!r} trains copies of INT8 layers ({copied}): int8 codes have no gradient. "
                 f"Load the model with modules_to_not_convert=[{wanted!r}], or adapt the layer by target_modules."
             )
 

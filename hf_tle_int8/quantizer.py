@@ -188,7 +188,6 @@ class TLEInt8HfQuantizer(HfQuantizer):
             self.selection.keep(name, "newly initialized, absent from the checkpoint,")
         checks.check_loaded(model, self.expected_shapes, self.errors)
         if self.quantization_config.dequantize:
-            self.selection = Selection()
             return self.dequantize(model)
         self._record_layout(model)
         if not self.pre_quantized:

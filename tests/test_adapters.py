@@ -1,6 +1,7 @@
 """PEFT on INT8 models: adapters train, save and reload; what would touch int8 codes is refused and changes nothing."""
 
 import copy
+import warnings
 from types import ModuleType
 
 import peft
@@ -19,6 +20,7 @@ SERVED = {
     "lora": peft.LoraConfig(target_modules=TARGETS),
     "lora on all": peft.LoraConfig(target_modules="all-linear"),
     "lora with biases": peft.LoraConfig(target_modules=TARGETS, bias="all"),
+    "lora for eva": peft.LoraConfig(target_modules=TARGETS, init_lora_weights="eva"),
     "lora from gaussians": peft.LoraConfig(target_modules=TARGETS, init_lora_weights="gaussian"),
     "alora": peft.LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", alora_invocation_tokens=[1, 2]),
     "rslora": peft.LoraConfig(target_modules=TARGETS, use_rslora=True),
@@ -104,6 +106,16 @@ class TestMethods:
         assert (output - expected).norm() < 0.03 * expected.norm()
         assert not torch.equal(output[:, -17:], plain)
 
+    # PEFT's LoHa and LoKr ask the weight for its shape in each call.
+    @pytest.mark.parametrize("name", sorted(SERVED.keys() - {"loha", "lokr"}))
+    def test_calls_find_the_weights_packed(self, model, name):
+        wrapped = adapted(model, SERVED[name])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            for _ in range(10):
+                logits(wrapped)
+        assert all(layer._packed_times <= 2 for layer in int8_layers(wrapped).values())
+
     @pytest.mark.parametrize("found", REFUSED)
     def test_what_reads_weights_is_refused_and_leaves_the_model(self, model, found):
         expected = logits(model)
@@ -120,9 +132,10 @@ class TestMethods:
         expected = logits(wrapped)
         torch.testing.assert_close(logits(wrapped.merge_and_unload()), expected)
 
-    def test_a_trained_copy_of_an_int8_layer_is_refused(self, llama, model):
-        config = peft.LoraConfig(target_modules=TARGETS, modules_to_save=["v_proj"])
-        with pytest.raises(AdapterError, match=r"modules_to_save='v_proj'.*modules_to_not_convert=\['v_proj'\]"):
+    @pytest.mark.parametrize("name", ["v_proj", "self_attn"])
+    def test_trained_copies_of_int8_layers_are_refused(self, model, name):
+        config = peft.LoraConfig(target_modules=TARGETS, modules_to_save=[name])
+        with pytest.raises(AdapterError, match=rf"modules_to_save='{name}'.*modules_to_not_convert=\['{name}'\]"):
             peft.get_peft_model(model, config)
 
     def test_releases_without_these_classes_are_reported(self):
