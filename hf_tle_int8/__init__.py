@@ -10,6 +10,7 @@ neither torch nor transformers: Triton imports it too, for its backend.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hf_tle_int8 import adapters
 from hf_tle_int8.import_hook import after_import
 from hf_tle_int8.registration import REGISTRY, register
 from hf_tle_int8.version import __version__
@@ -72,3 +73,4 @@ def __dir__() -> list[str]:
 
 
 after_import(REGISTRY, register)
+after_import(adapters.TUNERS, adapters.guard)

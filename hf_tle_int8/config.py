@@ -14,7 +14,7 @@ QUANT_METHOD = "tle_int8"
 # Of the files that `save_pretrained` writes; raised when an older release could not read them.
 FORMAT_VERSION = 1
 
-_OPTIONS = ("modules_to_not_convert", "quantize_lm_head", "modules_to_convert")
+_OPTIONS = ("modules_to_not_convert", "quantize_lm_head", "modules_to_convert", "dequantize")
 _FIXED = {
     "quant_method": QUANT_METHOD,
     "bits": 8,
@@ -35,6 +35,7 @@ class TLEInt8Config(QuantizationConfigMixin):
         modules_to_convert: convert only modules that this list of names and ``"re:"`` patterns matches; None converts
             all. What `modules_to_not_convert` or a default names stays in floating point even if it is listed here.
             Loading resolves it: a saved configuration has none, and a complete `modules_to_not_convert`.
+        dequantize: load an INT8 checkpoint in float: ``weight * weight_scale`` in fp32, rounded once to the dtype.
         kwargs: what `to_dict` adds for a reader of ``config.json``; anything else is refused.
 
     Attributes:
@@ -52,12 +53,14 @@ class TLEInt8Config(QuantizationConfigMixin):
         modules_to_not_convert: Iterable[str] | None = None,
         quantize_lm_head: bool = False,
         modules_to_convert: Iterable[str] | None = None,
+        dequantize: bool = False,
         **kwargs: Any,
     ):
         self.quant_method = QUANT_METHOD
         self.modules_to_not_convert = modules_to_not_convert
         self.quantize_lm_head = quantize_lm_head
         self.modules_to_convert = modules_to_convert
+        self.dequantize = dequantize
         self.int8_modules: list[str] | None = kwargs.pop("int8_modules", None)
         _check_fixed(kwargs)
         self.post_init()
@@ -67,8 +70,9 @@ class TLEInt8Config(QuantizationConfigMixin):
         for option in ("modules_to_not_convert", "modules_to_convert", "int8_modules"):
             if getattr(self, option) is not None:
                 setattr(self, option, check_patterns(getattr(self, option), option))
-        if not isinstance(self.quantize_lm_head, bool):
-            raise ConfigError(f"quantize_lm_head={self.quantize_lm_head!r}: True or False is needed.")
+        for name in ("quantize_lm_head", "dequantize"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name}={value!r}: True or False is needed.")
         if self.quantize_lm_head and ModuleMatcher(self.modules_to_not_convert or []).matches(["lm_head"]):
             raise ConfigError(
                 "quantize_lm_head=True contradicts modules_to_not_convert, which holds the lm_head "
@@ -78,9 +82,11 @@ class TLEInt8Config(QuantizationConfigMixin):
     def to_dict(self) -> dict[str, Any]:
         """What ``config.json`` stores; ``TLEInt8Config(**config.to_dict())`` is an equal configuration."""
         skipped = None if self.modules_to_not_convert is None else list(self.modules_to_not_convert)
-        # Absent where they are None: a saved configuration stays what earlier releases read.
+        # Absent where they say nothing: a saved configuration stays what earlier releases read.
         lists = {"modules_to_convert": self.modules_to_convert, "int8_modules": self.int8_modules}
-        optional = {key: list(value) for key, value in lists.items() if value is not None}
+        optional: dict[str, Any] = {key: list(value) for key, value in lists.items() if value is not None}
+        if self.dequantize:
+            optional["dequantize"] = True
         return {**_FIXED, "modules_to_not_convert": skipped, "quantize_lm_head": self.quantize_lm_head, **optional}
 
     def __eq__(self, other: object) -> bool:
@@ -102,8 +108,8 @@ class TLEInt8Config(QuantizationConfigMixin):
         return (config, kwargs) if return_unused_kwargs else config
 
     def get_loading_attributes(self) -> dict[str, Any]:
-        """Options that ``from_pretrained(..., quantization_config=...)`` may change on an INT8 checkpoint: none."""
-        return {}
+        """Options that ``from_pretrained(..., quantization_config=...)`` may change on an INT8 checkpoint."""
+        return {"dequantize": self.dequantize}
 
 
 def _check_fixed(found: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic
+from hf_tle_int8.adapters import inside_adapters
 from hf_tle_int8.adoption import adopt, check_adoptable
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
@@ -40,7 +41,7 @@ def quantize_and_replace_linears(
     Every weight is checked before the first one is converted, so an error leaves the model as it was. A model of
     transformers is better loaded with ``quantization_config=TLEInt8Config()``, which never holds the float weights; but
     one that is converted here saves and loads as INT8 too. Only ``skip`` decides here: an output head is converted
-    unless its weight is tied to an embedding.
+    unless its weight is tied to an embedding. Adapters of PEFT in ``model`` stay in float, on layers in INT8.
 
     Args:
         model: any module; may be an ``nn.Linear`` itself.
@@ -158,6 +159,9 @@ def _select(
         matcher, require_divisible_by=require_divisible_by, skip_with_bias=skip_with_bias, keep_tied=keep_tied
     )
     selection = select_linears(model, rules)
+    for name in selection.convert.keys() & inside_adapters(model):
+        del selection.convert[name]
+        selection.keep(name, "of an adapter")
     warn_unmatched(matcher)
     return selection
 

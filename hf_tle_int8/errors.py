@@ -35,3 +35,7 @@ class UnsupportedPlacementError(TLEInt8Error, ValueError):
 
 class UnsupportedTrainingError(TLEInt8Error, RuntimeError):
     """Something would train INT8 weights, which have no gradient."""
+
+
+class AdapterError(TLEInt8Error, ValueError):
+    """An adapter that would read int8 codes as weights, or write into them."""

@@ -1,7 +1,7 @@
 """What happens to a model of transformers between its skeleton on the meta device and the loaded INT8 model."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from hf_tle_int8.checks import was_loaded
 from hf_tle_int8.errors import TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.linear import check_placement
 from hf_tle_int8.selection import modules_by_identity
 
 
@@ -107,10 +108,18 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Turn each INT8 layer of ``model`` into a float ``nn.Linear`` and cast its floating parameters to ``dtype``.
 
     Buffers keep their dtype, as do parameters that the model's class keeps in fp32: rotary frequencies, for one.
+
+    Raises:
+        UnsupportedPlacementError: weights are offloaded to the disk; nothing is changed.
     """
-    for layer in model.modules():
-        if isinstance(layer, TLEInt8Linear):
-            layer.revert(layer.dequantize(dtype), layer.bias)
+    layers = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
+    for layer in layers:
+        check_placement(layer.weight_scale, "the scale of an INT8 layer to dequantize", allowed=("cpu",))
+    shared: dict[nn.Parameter, nn.Parameter] = {}
+    for layer in layers:
+        codes = dict(layer.named_parameters())["weight"]
+        linear = layer.revert(layer.dequantize(dtype), layer.bias)
+        linear.weight = shared.setdefault(codes, cast(nn.Parameter, linear.weight))
     in_fp32 = ModuleMatcher(model._get_dtype_plan(dtype))
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not in_fp32.matches([name]):

@@ -43,7 +43,7 @@ def linear(
         ``[..., N]`` in the dtype of ``x``. A row of ``x`` with NaN or Inf gives a row of NaN.
 
     Raises:
-        InputTypeError: ``x`` is not fp32, fp16 or bf16.
+        InputTypeError: ``x`` is not fp32, fp16 or bf16, or ``weight`` is not int8.
         InputValueError: the last dimension of ``x`` is not K.
         UnsupportedPlacementError: ``x`` or ``weight`` is not in the memory of the CPU.
         NotImplementedError: ``x`` has a forward-mode tangent.
@@ -99,6 +99,11 @@ def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor |
             f"the input has dtype {x.dtype}: an INT8 linear takes float32, float16 or bfloat16 and quantizes it "
             f"itself. Convert it first, for example with x.to(torch.float32)."
         )
+    if weight.dtype != torch.int8:
+        raise InputTypeError(
+            f"the weight of an INT8 linear has dtype {weight.dtype}: int8 codes are needed. "
+            f"Quantize it with TLEInt8Linear.from_linear, or use torch.nn.functional.linear."
+        )
     if x.ndim == 0 or x.shape[-1] != in_features:
         raise InputValueError(
             f"the input has shape {tuple(x.shape)}: [..., {in_features}] is needed, in_features last. "
@@ -120,8 +125,8 @@ def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | 
         if execution.unavailable() is None and execution.layout().packing.fits(weight, n, k):
             return execution.packed_linear(x, weight, weight_scale, bias)
         weight = unpack(weight, n, k)
-    elif execution.unavailable() is None:
-        _warn_of_row_major_weights()
+    if execution.unavailable() is None:
+        _warn_of_other_weights()
     rows = x.reshape(x.shape[:-1].numel(), k)
     y = arithmetic.int8_linear(rows, weight, weight_scale, bias)
     return y.reshape(*x.shape[:-1], n)
@@ -147,11 +152,12 @@ def _quantized_size(x: Tensor) -> int:
 
 
 @functools.cache
-def _warn_of_row_major_weights() -> None:
+def _warn_of_other_weights() -> None:
     warnings.warn(
-        "an INT8 linear with row-major weights runs on the plain-torch reference, which is slow. Layers pack their "
-        "weights for the kernels when they are loaded or called, but not inside of torch.compile: after state_dict() "
-        "or another use of layer.weight, call the model once outside of it.",
+        "an INT8 linear with row-major weights runs on the plain-torch reference, which is slow; so does one with "
+        "weights packed for another CPU. Layers pack their weights for the kernels when they are loaded or called, but "
+        "not inside of torch.compile: after state_dict() or another use of layer.weight, call the model once outside "
+        "of it. A program of torch.export keeps those that it was exported with: export it on the CPU that runs it.",
         RuntimeWarning,
         stacklevel=4,
     )

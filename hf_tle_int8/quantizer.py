@@ -94,6 +94,11 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
         if not self.pre_quantized:
+            if self.quantization_config.dequantize:
+                raise ConfigError(
+                    "dequantize=True loads an INT8 checkpoint as a float model, and this checkpoint is not INT8. "
+                    "Drop quantization_config to load it in float, or dequantize to load it in INT8."
+                )
             checks.check_float_checkpoint(checkpoint_files or [])
         placement.check_distributed(model.config)
         self.base_prefix = model.base_model_prefix
@@ -153,6 +158,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
             self.selection.keep(name, "newly initialized, absent from the checkpoint,")
         checks.check_loaded(model, self.expected_shapes, self.errors)
         heads.untie(model, self.heads_to_untie)
+        if self.quantization_config.dequantize:
+            return self.dequantize(model)
         self._record_layout(model)
         if not self.pre_quantized:
             self._keep_scale_converters(model)

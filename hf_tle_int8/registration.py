@@ -3,6 +3,7 @@
 It happens while transformers is being imported, so that what needs the rest of transformers is imported at first use.
 """
 
+import copy
 import functools
 import logging
 import sys
@@ -67,13 +68,24 @@ def _accept_compressed_tensors(merge: Any) -> Any:
             found = quantization_config
             found = found if isinstance(found, Mapping) else found.to_dict()
             method = getattr(found.get("quant_method"), "value", found.get("quant_method"))
-            own = _own_config({**found, "quant_method": method}, quantization_config_from_args)
-            if own is not None:
-                return own
+            given, dequantize = _without_dequantize(quantization_config_from_args)
+            own = _own_config({**found, "quant_method": method}, given)
+            if own is None:
+                own = merge(quantization_config, None if dequantize and given == TLEInt8Config() else given)
+            own = copy.copy(own)
+            own.dequantize = dequantize
+            return own
         return merge(quantization_config, quantization_config_from_args)
 
     setattr(merge_quantization_configs, _MARK, True)
     return merge_quantization_configs
+
+
+def _without_dequantize(given: "TLEInt8Config") -> "tuple[TLEInt8Config, bool]":
+    """The options that say how to quantize, and whether to undo that, which is asked anew for each loading."""
+    rest = copy.copy(given)
+    rest.dequantize = False
+    return rest, given.dequantize
 
 
 def _own_config(found: dict[str, Any], given: "TLEInt8Config") -> "TLEInt8Config | None":

@@ -32,6 +32,10 @@ NOT_TRAINABLE = (
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
+    if tensor.is_inference():
+        # Outside of inference_mode, such a tensor cannot even be copied row by row.
+        with torch.inference_mode(False):
+            tensor = tensor.clone()
     return nn.Parameter(tensor.detach(), requires_grad=False)
 
 
@@ -187,7 +191,10 @@ class TLEInt8Linear(nn.Linear):
         """The weight as it is."""
         weight = self._parameters.get("weight")
         if weight is None:
-            raise AttributeError(f"{type(self).__name__} has no weight yet.")
+            raise AttributeError(
+                f"{type(self).__name__} has no weight of its own: none was loaded yet, or it is parametrized, which "
+                f"int8 codes cannot be. Do that to a float layer, see to_linear()."
+            )
         return weight
 
     def pack_(self) -> "TLEInt8Linear":

@@ -4,10 +4,11 @@ import functools
 import threading
 import warnings
 
+import torch
 from torch import Tensor, nn
 
 from hf_tle_int8 import execution
-from hf_tle_int8.errors import InputValueError
+from hf_tle_int8.errors import InputTypeError, InputValueError
 from hf_tle_int8.packing import is_packed, unpack
 
 # A weight must not change its form while another thread changes it.
@@ -35,12 +36,18 @@ def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
         The panels; None where no kernel can run: on a device other than the CPU, or see `execution.unavailable`.
 
     Raises:
+        InputTypeError: the weight is not int8: something wrote floats into it.
         InputValueError: the weight is of another shape.
     """
     with _lock:
         data = weight.detach()
         if data.device.type != "cpu":
             return None
+        if data.dtype != torch.int8:
+            raise InputTypeError(
+                f"the weight of an INT8 linear has dtype {data.dtype}, int8 codes are needed: something wrote into it. "
+                f"Make the layer a float one before its weight is changed, with to_linear() or model.dequantize()."
+            )
         reason = execution.unavailable()
         if reason is not None:
             _warn_of_missing_kernels(reason)

@@ -168,7 +168,7 @@ def test_gradients_are_those_of_row_major_weights(layer, codes):
     inputs = [torch.randn(3, 70).requires_grad_()]
     inputs.append(inputs[0].detach().clone().requires_grad_())
     layer(inputs[0]).square().sum().backward()
-    ops._warn_of_row_major_weights.cache_clear()
+    ops._warn_of_other_weights.cache_clear()
     with pytest.warns(RuntimeWarning, match="row-major weights runs on the plain-torch reference"):
         y = ops.linear(inputs[1], codes, layer.weight_scale, layer.bias)
     y.square().sum().backward()

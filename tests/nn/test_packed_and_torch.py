@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_tle_int8 import ops
-from hf_tle_int8.errors import InputValueError
+from hf_tle_int8.errors import InputTypeError, InputValueError
 from hf_tle_int8.nn import TLEInt8Linear
 
 
@@ -48,6 +48,36 @@ def test_a_weight_of_another_shape_is_refused(layer, x):
     layer.weight = torch.nn.Parameter(torch.ones(8, 50, dtype=torch.int8), requires_grad=False)
     with torch.no_grad(), pytest.raises(InputValueError, match=r"\(8, 50\), and the layer needs \(40, 50\)"):
         layer(x)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_floats_written_into_it_are_refused(layer, x, called):
+    if called:
+        layer(x)
+    layer.weight.data = torch.randn(40, 50)
+    with pytest.raises(InputTypeError, match=r"has dtype torch\.float32, int8 codes .*something wrote into it"):
+        layer(x)
+    with pytest.raises(InputTypeError, match=r"Quantize it with TLEInt8Linear\.from_linear"):
+        ops.linear(x, torch.randn(40, 50), layer.weight_scale)
+
+
+def test_parametrizations_are_refused(layer, x):
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight", torch.nn.Identity())
+    with pytest.raises(AttributeError, match=r"it is parametrized.*see to_linear\(\)"):
+        layer(x)
+
+
+def test_inference_mode_leaves_no_trace(x):
+    with torch.inference_mode():
+        layer = TLEInt8Linear.from_linear(torch.nn.Linear(50, 40))
+        expected = layer(x)
+    assert layer.state_dict()["weight"].shape == (40, 50)
+    assert torch.equal(layer(x), expected)
+    with torch.inference_mode():
+        layer.state_dict()
+    leaf = x.clone().requires_grad_()
+    layer(leaf).sum().backward()
+    assert leaf.grad.abs().sum() > 0
 
 
 def test_forward_derivatives_are_not_lost(layer, x):
