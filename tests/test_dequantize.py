@@ -70,11 +70,8 @@ def test_the_option_is_all_that_is_asked_for(int8):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         AutoModelForCausalLM.from_pretrained(path, quantization_config=DEQUANTIZE)
-    with pytest.warns(UserWarning, match="already has a `quantization_config`"):
-        again = AutoModelForCausalLM.from_pretrained(
-            path, quantization_config=TLEInt8Config(["layers.0"], dequantize=True)
-        )
-    assert_float(again, model, torch.float32)
+    with pytest.raises(ConfigError, match="INT8 already"):
+        AutoModelForCausalLM.from_pretrained(path, quantization_config=TLEInt8Config(["layers.0"], dequantize=True))
     assert TLEInt8Config(dequantize=True) == DEQUANTIZE
     assert len(int8_layers(AutoModelForCausalLM.from_pretrained(path))) == 7
 
