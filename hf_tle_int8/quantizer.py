@@ -5,7 +5,6 @@ import logging
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightConverter
 from transformers.quantizers.base import HfQuantizer
@@ -17,6 +16,7 @@ from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
 from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, warn_unmatched, without_numbers
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import is_linear
 from hf_tle_int8.selection import Rules, Selection, select_linears
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self.selection = self._select(model)
         for linear in self.selection.convert.values():
             loading.make_skeleton(linear)
+        loading.tie_scales(model)
         self.expected_shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
     def _select(self, model: PreTrainedModel) -> Selection:
@@ -132,7 +133,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
                 skips |= dict.fromkeys(heads - skips.keys(), "the output head, by default,")
         matcher = ModuleMatcher(config.modules_to_not_convert or [], option="modules_to_not_convert")
         self.base_prefix = model.base_model_prefix
-        selection = select_linears(model, Rules(matcher, skips, names_of=self._names_of))
+        rules = Rules(matcher, skips, names_of=self._names_of, sharing=defaults.shared_linears(model))
+        selection = select_linears(model, rules)
         if not self.pre_quantized:
             warn_unmatched(matcher)
         return selection
@@ -143,7 +145,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
     def _record_layout(self, model: PreTrainedModel) -> None:
         """Write into the configuration which linears are INT8 and which are not: it alone decides when loading."""
         config = self.quantization_config
-        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        linears = {name: module for name, module in model.named_modules() if is_linear(module)}
         converted = [name for name, module in linears.items() if isinstance(module, TLEInt8Linear)]
         known_as = [alias for name in converted for alias in self._names_of(name)]
         listed = [
@@ -163,6 +165,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         model.is_quantized = True
         model.quantization_method = self.quantization_config.quant_method
         self._record_layout(model)
+        loading.tie_scales(model)
         if conversions := getattr(model, "_weight_conversions", None):
             self.update_weight_conversions(conversions, model)
             self._keep_scale_converters(model)
