@@ -184,6 +184,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         new = loading.settle(model, lambda name: self._is_new(model, name))
         for name in new:
             self.selection.keep(name, "newly initialized, absent from the checkpoint,")
+            self.expected_shapes[f"{name}.weight"] = model.get_parameter(f"{name}.weight").shape
         checks.check_loaded(model, self.expected_shapes, self.errors)
         self._record_layout(model)
         if not self.pre_quantized:

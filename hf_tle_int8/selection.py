@@ -133,7 +133,7 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
             selection.keep(names[0], reason)
     for group in [*by_weight.values(), *([first_names[name] for name in group] for group in rules.sharing)]:
         if not selection.convert.keys() >= set(group):
-            for name in selection.convert.keys() & set(group):
+            for name in sorted(selection.convert.keys() & set(group)):
                 del selection.convert[name], selection.aliases[name]
                 selection.keep(name, "sharing its weight with a layer that stays")
     return selection

@@ -1,0 +1,93 @@
+"""Linears that share one weight, as the heads of a DETR's decoder layers do, become INT8 together or not at all."""
+
+import pytest
+import torch
+from families import FAMILIES
+from safetensors.torch import load_file
+from support import int8_layers
+from torch import nn
+
+from hf_tle_int8 import TLEInt8Config, quantize_and_replace_linears, replace_linears_with_tle_int8
+
+DETR = next(family for family in FAMILIES if family.name == "Deformable DETR")
+FIRST, SECOND = (f"bbox_embed.{index}.layers.0" for index in (0, 1))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detr")
+    DETR.build().save_pretrained(folder)
+    return folder
+
+
+def load(path, **options):
+    return DETR.model_class.from_pretrained(path, **options)
+
+
+def boxes(model):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return model(**DETR.inputs()).pred_boxes
+
+
+def assert_shared(model):
+    first, second = model.get_submodule(FIRST), model.get_submodule(SECOND)
+    assert first is not second
+    assert first._parameters["weight"] is second._parameters["weight"]
+    assert getattr(first, "weight_scale", None) is getattr(second, "weight_scale", None)
+
+
+def converted_in_memory(path):
+    model = load(path)
+    quantize_and_replace_linears(model)
+    return model
+
+
+@pytest.mark.parametrize("convert", [lambda path: load(path, quantization_config=TLEInt8Config()), converted_in_memory])
+def test_round_trip(path, tmp_path, convert):
+    model = convert(path)
+    assert {FIRST, SECOND} <= int8_layers(model).keys()
+    assert_shared(model)
+    model.save_pretrained(tmp_path)
+    assert f"{FIRST}.weight_scale" in (names := load_file(tmp_path / "model.safetensors").keys())
+    assert f"{SECOND}.weight_scale" not in names
+    again = load(tmp_path)
+    assert_shared(again)
+    assert torch.equal(boxes(again), boxes(model))
+    again.dequantize()
+    assert_shared(again)
+    assert not [name for name in again.all_tied_weights_keys if name.endswith("_scale")]
+
+
+@pytest.mark.parametrize("skipped", [FIRST, SECOND])
+def test_skipping_one_keeps_all(path, tmp_path, skipped):
+    model = load(path, quantization_config=TLEInt8Config(modules_to_not_convert=[skipped]))
+    assert int8_layers(model).keys().isdisjoint({FIRST, SECOND})
+    assert model.hf_quantizer.selection.kept["sharing its weight with a layer that stays"]
+    assert_shared(model)
+    model.save_pretrained(tmp_path)
+    again = load(tmp_path)
+    assert int8_layers(again).keys() == int8_layers(model).keys()
+    assert torch.equal(boxes(again), boxes(model))
+
+
+@pytest.mark.parametrize("named", [FIRST, SECOND])
+def test_a_state_dict_that_names_one(path, named):
+    source = load(path, quantization_config=TLEInt8Config())
+    other = SECOND if named == FIRST else FIRST
+    state = {key: tensor for key, tensor in source.state_dict().items() if not key.startswith(other)}
+    model = load(path)
+    assert replace_linears_with_tle_int8(model, state) == len(int8_layers(source))
+    assert_shared(model)
+    assert torch.equal(boxes(model), boxes(source))
+
+
+def test_each_keeps_its_own_bias():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    biases = [layer.bias.detach().clone() for layer in model]
+    quantize_and_replace_linears(source := nn.Sequential(nn.Linear(4, 4)))
+    state = {key: tensor for key, tensor in source.state_dict().items() if key != "0.bias"}
+    assert replace_linears_with_tle_int8(model, {**state, "0.bias": biases[0]}) == 2
+    assert model[0]._parameters["weight"] is model[1]._parameters["weight"]
+    assert torch.equal(model[1].bias, biases[1])
