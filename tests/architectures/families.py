@@ -83,7 +83,7 @@ _ENCODER = {**_BLOCK, **_TOKENS, "max_position_embeddings": 32}
 _DECODER = {**_ENCODER, "num_key_value_heads": 1, "head_dim": 16}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 _GPT2 = {**_TOKENS, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}
-_T5 = {**_TOKENS, "d_model": 32, "d_kv": 16, "d_ff": 44, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+_T5 = {**_TOKENS, "d_model": 32, "d_kv": 16, "d_ff": 44, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
 _BART = {
     **_TOKENS,
     **{f"{part}_{size}": n for part in ("encoder", "decoder") for size, n in
@@ -208,7 +208,7 @@ FAMILIES = [
         {**_QWEN_VL, "vision_config": {"depth": 2, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "num_heads": 2,
                                        "patch_size": 4}},
         patches_in_text,
-        note="`fc2` is read by `get_dtype`",
+        note="`get_dtype` reads the weight of one layer",
     ),
     Family(
         "Qwen2.5-VL",

@@ -31,7 +31,7 @@ class Findings:
     Attributes:
         converted: how many linears became INT8.
         linears: how many there are.
-        kept: reason -> names of what stays in floating point, numbers as ``*``.
+        kept: reason -> names of what stays in floating point, one with ``*`` for names that differ in numbers.
         error: norm of the difference to the float model's output, by its norm.
         problems: what is wrong; empty in a family that is supported.
     """
@@ -52,7 +52,7 @@ def examine(family: Family, folder: Path) -> Findings:
     again = family.model_class.from_pretrained(folder / "int8")
     findings = Findings()
     kept = model.hf_quantizer.selection.kept
-    findings.kept = {r.rstrip(","): list(dict.fromkeys(map(without_numbers, names))) for r, names in kept.items()}
+    findings.kept = {reason.rstrip(","): _collapsed(names) for reason, names in kept.items()}
     for name, layer in model.named_modules():
         if isinstance(layer, TLEInt8Linear):
             source = reference.get_submodule(name)
@@ -72,6 +72,13 @@ def examine(family: Family, folder: Path) -> Findings:
     if isinstance(model, GenerationMixin) and not torch.equal(_generated(model, inputs), _generated(again, inputs)):
         findings.problems.append("the checkpoint generates other tokens")
     return findings
+
+
+def _collapsed(names: list[str]) -> list[str]:
+    by_pattern: dict[str, list[str]] = {}
+    for name in names:
+        by_pattern.setdefault(without_numbers(name), []).append(name)
+    return [alike[0] if len(alike) == 1 else pattern for pattern, alike in by_pattern.items()]
 
 
 def _named(kept: dict[str, list[str]]) -> set[str]:
@@ -113,7 +120,7 @@ codes and scales are those of the float weights, the checkpoint gives the same b
 model's.
 
 Families that are not listed load as well: every linear becomes INT8 unless there is a reason against it, and the line
-that loading logs gives the reasons. `*` stands for the numbers of layers. What is no linear but holds a matrix is named
+that loading logs gives the reasons. `*` stands for all numbers of layers. What is no linear but holds a matrix is named
 as well.
 
 | family | class | linears in INT8 | left in float, and why | |
