@@ -88,10 +88,11 @@ def replace_linears_with_tle_int8(
 ) -> int:
     """Replace the linears whose INT8 weights are in a pre-quantized state dict, in place.
 
-    A linear called ``name`` takes ``name.weight`` (int8 ``[N, K]``), ``name.weight_scale`` (``[N]``, ``[N, 1]`` or a
-    scalar) and, where the linear has one, ``name.bias``; the tensors are used as they are, not copied. Linears that the
-    state dict has no int8 weight for stay: load the rest with ``model.load_state_dict(rest, strict=False)``. Every
-    tensor is checked before the first linear is replaced, so an error leaves the model as it was.
+    A linear called ``name`` takes ``name.weight`` (int8 ``[N, K]``, of a ``Conv1D`` too), ``name.weight_scale``
+    (``[N]``, ``[N, 1]`` or a scalar) and, where the linear has one, ``name.bias``; the tensors are used as they are,
+    not copied. Linears that the state dict has no int8 weight for stay, unless they share the weight of one that has:
+    load the rest with ``model.load_state_dict(rest, strict=False)``. Every tensor is checked before the first linear
+    is replaced, so an error leaves the model as it was.
 
     Args:
         model: any module, also one on the meta device.

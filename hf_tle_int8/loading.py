@@ -124,12 +124,18 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
     Buffers keep their dtype, as do parameters that the model's class keeps in fp32: rotary frequencies, for one.
     """
-    ties = model.all_tied_weights_keys
-    for name, layer in list(model.named_modules(remove_duplicate=False)):
+    by_weight: dict[int, list[TLEInt8Linear]] = {}
+    for layer in model.modules():
         if isinstance(layer, TLEInt8Linear):
-            layer.revert(layer.dequantize(dtype), layer.bias)
-            ties.pop(f"{name}.weight_scale", None)
-    model.tie_weights(recompute_mapping=False)
+            by_weight.setdefault(id(layer._weight()), []).append(layer)
+    for first, *twins in by_weight.values():
+        weight = first.dequantize(dtype)
+        linear = first.revert(weight, first.bias)
+        for twin in twins:
+            twin.revert(weight, twin.bias).weight = linear.weight
+    ties = model.all_tied_weights_keys
+    for scale in [name for name in ties if name.endswith(".weight_scale") and name.removesuffix("_scale") in ties]:
+        del ties[scale]
     in_fp32 = ModuleMatcher(model._get_dtype_plan(dtype))
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not in_fp32.matches([name]):

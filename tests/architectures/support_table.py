@@ -44,34 +44,64 @@ class Findings:
 
 
 def examine(family: Family, folder: Path) -> Findings:
-    """Convert ``family`` on the fly, save it, load it again, and compare: with its float model, and with each other."""
+    """Convert ``family`` on the fly, save it, load it again, and compare: with its float model, and with each other.
+
+    Args:
+        family: which.
+        folder: where to save its float model and its INT8 checkpoint.
+    """
     reference = family.build()
     reference.save_pretrained(folder / "float")
     model = family.model_class.from_pretrained(folder / "float", quantization_config=TLEInt8Config())
     model.save_pretrained(folder / "int8")
     again = family.model_class.from_pretrained(folder / "int8")
     findings = Findings()
+    _compare_layers(findings, reference, model, again)
+    _compare_outputs(findings, family, reference, model, again)
+    return findings
+
+
+def _compare_layers(
+    findings: Findings, reference: PreTrainedModel, model: PreTrainedModel, again: PreTrainedModel
+) -> None:
     kept = model.hf_quantizer.selection.kept
     findings.kept = {reason.rstrip(","): _collapsed(names) for reason, names in kept.items()}
     for name, layer in model.named_modules():
         if isinstance(layer, TLEInt8Linear):
-            source = reference.get_submodule(name)
             findings.converted += 1
-            findings.problems += _differences(name, source, layer, again.get_submodule(name))
+            findings.problems += _differences(name, reference.get_submodule(name), layer, again.get_submodule(name))
     linears = {name for name, module in model.named_modules() if is_linear(module)}
     findings.linears = len(linears)
-    if len(linears - _named(kept)) != findings.converted:
+    if len(linears - {name for names in kept.values() for name in names}) != findings.converted:
         findings.problems.append("a linear is neither INT8 nor named with a reason")
+
+
+def _compare_outputs(
+    findings: Findings, family: Family, reference: PreTrainedModel, model: PreTrainedModel, again: PreTrainedModel
+) -> None:
+    """Also turns ``again`` back into a float model."""
     inputs = family.inputs()
     expected, output, same = (output_of(m, inputs) for m in (reference, model, again))
-    findings.error = ((output - expected).norm() / expected.norm()).item()
+    findings.error = _error(output, expected)
     if not findings.error < MAX_ERROR:
         findings.problems.append(f"the output is {findings.error:.3f} away from the float model's")
     if not torch.equal(output, same):
         findings.problems.append("the output of the checkpoint differs")
     if isinstance(model, GenerationMixin) and not torch.equal(_generated(model, inputs), _generated(again, inputs)):
         findings.problems.append("the checkpoint generates other tokens")
-    return findings
+    again.dequantize()
+    if _classes(again) != _classes(reference):
+        findings.problems.append("dequantized, it is made of other classes than the float model")
+    if not _error(output_of(again, inputs), expected) < MAX_ERROR:
+        findings.problems.append("dequantized, its output is away from the float model's")
+
+
+def _classes(model: nn.Module) -> list[str]:
+    return [type(module).__name__ for module in model.modules()]
+
+
+def _error(output: Tensor, expected: Tensor) -> float:
+    return ((output - expected).norm() / expected.norm()).item()
 
 
 def _collapsed(names: list[str]) -> list[str]:
@@ -79,10 +109,6 @@ def _collapsed(names: list[str]) -> list[str]:
     for name in names:
         by_pattern.setdefault(without_numbers(name), []).append(name)
     return [alike[0] if len(alike) == 1 else pattern for pattern, alike in by_pattern.items()]
-
-
-def _named(kept: dict[str, list[str]]) -> set[str]:
-    return {name for names in kept.values() for name in names}
 
 
 def _differences(name: str, source: nn.Module, layer: TLEInt8Linear, again: nn.Module) -> list[str]:
