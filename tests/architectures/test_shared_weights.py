@@ -1,13 +1,16 @@
 """Linears that share one weight become INT8 together or not at all; families.py has a real model of that kind."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import int8_layers
+from support import edit_checkpoint, int8_layers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_tle_int8 import TLEInt8Config, quantize_and_replace_linears, replace_linears_with_tle_int8
+from hf_tle_int8.arithmetic import quantize_weight
 
 FIRST, SECOND = "heads.0", "heads.1"
 
@@ -114,3 +117,22 @@ def test_each_keeps_its_own_bias():
     assert replace_linears_with_tle_int8(model, {**state, "0.bias": biases[0]}) == 2
     assert model[0]._parameters["weight"] is model[1]._parameters["weight"]
     assert torch.equal(model[1].bias, biases[1])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_checkpoint_that_holds_both_weights(path, tmp_path, same):
+    """Transformers ties them if they are equal; else it warns, and each keeps its own weight, codes and scale."""
+    shutil.copytree(path, tmp_path / "float")
+    edit_checkpoint(
+        tmp_path / "float",
+        lambda tensors: tensors.update({f"{SECOND}.weight": tensors[f"{FIRST}.weight"].clone() * (1 if same else -3)}),
+    )
+    reference = load(tmp_path / "float")
+    model = load(tmp_path / "float", quantization_config=TLEInt8Config())
+    model.save_pretrained(tmp_path / "int8")
+    for found in (model, load(tmp_path / "int8")):
+        for name in (FIRST, SECOND):
+            codes, scale = quantize_weight(reference.get_submodule(name).weight)
+            assert torch.equal(found.get_submodule(name).weight, codes)
+            assert torch.equal(found.get_submodule(name).weight_scale, scale)
+    assert (reference.get_submodule(FIRST).weight is reference.get_submodule(SECOND).weight) == same
