@@ -100,10 +100,10 @@ def _canonical(source: str, names: dict[str, Any]) -> str | None:
         return None
     if ast.get_docstring(function) is not None:
         function.body = function.body[1:]
-    arguments = function.args.args
-    if len(arguments) != 2 or len(ast.unparse(function.args).split(",")) != 2:
+    given = function.args
+    if len(given.args) != 2 or any((given.posonlyargs, given.vararg, given.kwonlyargs, given.kwarg, given.defaults)):
         return None
-    local = [argument.arg for argument in arguments]
+    local = [argument.arg for argument in given.args]
     local += [n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     renamed = {name: f"v{index}" for index, name in enumerate(dict.fromkeys(local))}
     body = [_Renamer(renamed, names).visit(statement) for statement in function.body]
