@@ -1,6 +1,7 @@
 """Checks of a checkpoint: before it is quantized, and of what was loaded from it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from hf_tle_int8.errors import CheckpointError, TLEInt8Error
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import is_linear
 from hf_tle_int8.nn.linear import check_scale_values
 
 _FLOATS_ON_DISK = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
@@ -70,9 +72,9 @@ def _model_errors(model: nn.Module, expected_shapes: Mapping[str, torch.Size]) -
     for name, linear in model.named_modules():
         if isinstance(linear, TLEInt8Linear):
             yield from _layer_errors(name, linear)
-        elif isinstance(linear, nn.Linear) and not linear.weight.is_floating_point():
+        elif is_linear(linear) and not (weight := cast(Tensor, linear.weight)).is_floating_point():
             yield (
-                f"{name}.weight has dtype {linear.weight.dtype}, but {name} is configured to stay in float. "
+                f"{name}.weight has dtype {weight.dtype}, but {name} is configured to stay in float. "
                 f"Restore the configuration that was saved with the checkpoint."
             )
 

@@ -16,7 +16,7 @@ from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
 from hf_tle_int8.loading import sub_configs
 from hf_tle_int8.matching import REGEX_PREFIX
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Conv1D, TLEInt8Linear
 
 QUANT_METHOD = "compressed-tensors"
 _FORMAT = "int-quantized"
@@ -152,13 +152,21 @@ def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, 
         kwargs: for ``model.save_pretrained``.
 
     Raises:
-        ConfigError: ``model`` was not loaded with `TLEInt8Config`.
+        ConfigError: ``model`` was not loaded with `TLEInt8Config`, or has INT8 layers that are no ``nn.Linear`` in
+            float, which that package leaves alone.
     """
     own = getattr(model.config, "quantization_config", None)
     if not isinstance(own, TLEInt8Config):
         raise ConfigError(
             f"the model has quantization_config={own!r}: it was not loaded in INT8. "
             f"Load it with from_pretrained(..., quantization_config=TLEInt8Config()) first."
+        )
+    foreign = [name for name, module in model.named_modules() if isinstance(module, TLEInt8Conv1D)]
+    if foreign:
+        raise ConfigError(
+            f"{len(foreign)} layers such as {foreign[0]} are Conv1D in float: the compressed-tensors package quantizes "
+            f"nn.Linear alone, and would take their codes for weights. Use model.save_pretrained, or load with "
+            f"modules_to_not_convert={[foreign[0]]!r} and the like."
         )
     inner = [config for config in sub_configs(model.config) if hasattr(config, "quantization_config")]
     model.config.quantization_config = to_compressed_tensors(model)

@@ -17,6 +17,7 @@ from hf_tle_int8.adoption import adopt, check_adoptable
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import become_int8, bias_of, float_rows
 from hf_tle_int8.nn.linear import (
     check_bias,
     check_int8_weight,
@@ -28,6 +29,9 @@ from hf_tle_int8.selection import Rules, Selection, select_linears
 from hf_tle_int8.shared_inputs import share_inputs
 
 logger = logging.getLogger(__name__)
+
+# int8 weight [N, K], fp32 scale [N, 1], bias [N]
+_State = tuple[Tensor, Tensor, Tensor | None]
 
 
 def quantize_and_replace_linears(
@@ -60,14 +64,15 @@ def quantize_and_replace_linears(
     check_adoptable(model)
     selection = _select(model, skip, require_divisible_by, skip_with_bias)
     for name, linear in selection.convert.items():
-        check_placement(linear.weight, f"{name}.weight", allowed=("cpu",))
-        arithmetic.check_weight(linear.weight, f"{name}.weight")
+        rows = float_rows(linear)
+        check_placement(rows, f"{name}.weight", allowed=("cpu",))
+        arithmetic.check_weight(rows, f"{name}.weight")
     for twins in _by_weight(selection):
         first, *others = twins.values()
-        codes, scale = arithmetic.quantize_weight(first.weight)
-        layer = TLEInt8Linear.become(first, codes, scale, first.bias)
+        codes, scale = arithmetic.quantize_weight(float_rows(first))
+        layer = become_int8(first, codes, scale, bias_of(first))
         for other in others:
-            _share(layer, TLEInt8Linear.become(other, codes, scale, other.bias))
+            _share(layer, become_int8(other, codes, scale, bias_of(other)))
         del codes
         layer.pack_()
     converted = len(selection.convert)
@@ -86,10 +91,11 @@ def replace_linears_with_tle_int8(
 ) -> int:
     """Replace the linears whose INT8 weights are in a pre-quantized state dict, in place.
 
-    A linear called ``name`` takes ``name.weight`` (int8 ``[N, K]``), ``name.weight_scale`` (``[N]``, ``[N, 1]`` or a
-    scalar) and, where the linear has one, ``name.bias``; the tensors are used as they are, not copied. Linears that the
-    state dict has no int8 weight for stay: load the rest with ``model.load_state_dict(rest, strict=False)``. Every
-    tensor is checked before the first linear is replaced, so an error leaves the model as it was.
+    A linear called ``name`` takes ``name.weight`` (int8 ``[N, K]``, of a ``Conv1D`` too), ``name.weight_scale``
+    (``[N]``, ``[N, 1]`` or a scalar) and, where the linear has one, ``name.bias``; the tensors are used as they are,
+    not copied. Linears that the state dict has no int8 weight for stay, unless they share the weight of one that has:
+    load the rest with ``model.load_state_dict(rest, strict=False)``. Every tensor is checked before the first linear
+    is replaced, so an error leaves the model as it was.
 
     Args:
         model: any module, also one on the meta device.
@@ -106,21 +112,23 @@ def replace_linears_with_tle_int8(
     """
     check_adoptable(model)
     selection = _select(model, skip, require_divisible_by, keep_tied=False)
-    states: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
-    for name, linear in selection.convert.items():
-        state = _read_state(linear, selection.aliases[name], state_dict)
-        if state is None:
-            selection.keep(name, "without an int8 weight in the state dict")
-        else:
-            states[name] = state
+    states: dict[str, _State] = {}
+    for twins in _by_weight(selection):
+        states |= _read_states(twins, selection, state_dict)
+    for name in [name for name in selection.convert if name not in states]:
+        selection.keep(name, "without an int8 weight in the state dict")
     if not states and (found := [name for name in selection.int8 if f"{name}.weight_scale" in state_dict]):
         raise ConfigError(
             f"{found[0]} is INT8 already, as are all linears that the state dict has int8 weights for: nothing is left "
             f"to replace. Load other INT8 weights into these layers with model.load_state_dict."
         )
     _warn_unused(state_dict, [alias for name in states for alias in selection.aliases[name]])
-    for name, state in states.items():
-        TLEInt8Linear.become(selection.convert[name], *state).pack_()
+    layers: dict[int, TLEInt8Linear] = {}
+    for name, (weight, scale, bias) in states.items():
+        layer = become_int8(selection.convert[name], weight, scale, bias)
+        if (twin := layers.setdefault(id(weight), layer)) is not layer:
+            _share(twin, layer)
+        layer.pack_()
     if states:
         adopt(model)
         share_inputs(model)
@@ -166,9 +174,9 @@ def _select(
     return selection
 
 
-def _by_weight(selection: Selection) -> list[dict[str, nn.Linear]]:
+def _by_weight(selection: Selection) -> list[dict[str, nn.Module]]:
     """The linears to convert, grouped by the weight that they share."""
-    groups: dict[int, dict[str, nn.Linear]] = {}
+    groups: dict[int, dict[str, nn.Module]] = {}
     for name, linear in selection.convert.items():
         groups.setdefault(id(linear.weight), {})[name] = linear
     return list(groups.values())
@@ -178,9 +186,20 @@ def _share(layer: TLEInt8Linear, twin: TLEInt8Linear) -> None:
     twin.weight, twin.weight_scale = layer.weight, layer.weight_scale
 
 
-def _read_state(
-    linear: nn.Linear, names: list[str], state_dict: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor | None] | None:
+def _read_states(
+    twins: dict[str, nn.Module], selection: Selection, state_dict: Mapping[str, Tensor]
+) -> dict[str, _State]:
+    """The states of linears that share one weight, by name: what the state dict has of one holds for all."""
+    found = {name: _read_state(linear, selection.aliases[name], state_dict) for name, linear in twins.items()}
+    given = next((state for state in found.values() if state is not None), None)
+    if given is None:
+        return {}
+    weight, scale, _ = given
+    return {name: found[name] or (weight, scale, bias_of(linear)) for name, linear in twins.items()}
+
+
+def _read_state(linear: nn.Module, names: list[str], state_dict: Mapping[str, Tensor]) -> _State | None:
+    rows = float_rows(linear)
     prefixes = [f"{name}." if name else "" for name in names]
     prefix = next((p for p in prefixes if f"{p}weight" in state_dict or f"{p}weight_scale" in state_dict), None)
     if prefix is None:
@@ -191,7 +210,7 @@ def _read_state(
     for key, tensor, needed in (
         ("weight", weight, True),
         ("weight_scale", scale, True),
-        ("bias", bias, _biased(linear)),
+        ("bias", bias, bias_of(linear) is not None),
     ):
         if needed != (tensor is not None):
             raise CheckpointError(
@@ -201,21 +220,16 @@ def _read_state(
             )
     try:
         check_int8_weight(cast(Tensor, weight), f"{prefix}weight")
-        scale = normalize_scale(cast(Tensor, scale), linear.out_features, f"{prefix}weight_scale")
+        scale = normalize_scale(cast(Tensor, scale), rows.shape[0], f"{prefix}weight_scale")
         weight = cast(Tensor, weight)
         if bias is not None:
-            check_bias(bias, linear.out_features, f"{prefix}bias")
+            check_bias(bias, rows.shape[0], f"{prefix}bias")
         check_same_device(weight, scale, bias, f"the INT8 layer {prefix[:-1]!r}")
     except TLEInt8Error as error:
         raise CheckpointError(str(error)) from error
-    if weight.shape != linear.weight.shape:
+    if weight.shape != rows.shape:
         raise CheckpointError(
-            f"{prefix}weight has shape {tuple(weight.shape)} and the layer needs {tuple(linear.weight.shape)}: "
+            f"{prefix}weight has shape {tuple(weight.shape)} and the layer needs {tuple(rows.shape)}: "
             f"the state dict is of another model. Provide the one of this model, or skip the layer by name."
         )
     return weight.contiguous(), scale, bias
-
-
-def _biased(linear: nn.Linear) -> bool:
-    # nn.Linear is typed as if it always had a bias.
-    return linear._parameters["bias"] is not None

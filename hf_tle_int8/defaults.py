@@ -6,21 +6,36 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tle_int8.matching import ModuleMatcher
+from hf_tle_int8.nn.conv1d import is_linear
 
 FP32 = "kept in fp32 by its model"
 
 
-def _named_linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+def _named_linears(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.Linear):
+        if is_linear(module):
             yield name, module
 
 
+def _ties(model: PreTrainedModel) -> dict[str, set[str]]:
+    """The parameters of ``model`` that are one once it is loaded: by the name of their source, all of them."""
+    groups: dict[str, set[str]] = {}
+    for target, source in model.all_tied_weights_keys.items():
+        groups.setdefault(source, {source}).add(target)
+    return groups
+
+
+def shared_linears(model: PreTrainedModel) -> list[list[str]]:
+    """Groups of linears of ``model`` that share one weight, and share it with nothing else."""
+    weights = {f"{name}.weight": name for name, _ in _named_linears(model)}
+    return [[weights[tied] for tied in sorted(group)] for group in _ties(model).values() if group <= weights.keys()]
+
+
 def tied_linears(model: PreTrainedModel) -> dict[str, str]:
-    """The linears of ``model`` whose weight is tied to another parameter -> the reason to skip them."""
-    ties = model.all_tied_weights_keys
-    tied = ties.keys() | ties.values()
-    return {name: "tied to an embedding" for name, _ in _named_linears(model) if f"{name}.weight" in tied}
+    """The linears of ``model`` whose weight is tied to one that is no linear's -> the reason to skip them."""
+    weights = {f"{name}.weight": name for name, _ in _named_linears(model)}
+    mixed = [group for group in _ties(model).values() if not group <= weights.keys()]
+    return {weights[tied]: "tied to an embedding" for group in mixed for tied in group & weights.keys()}
 
 
 def head_names(model: PreTrainedModel) -> set[str]:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -13,6 +14,7 @@ from hf_tle_int8.errors import InputTypeError
 from hf_tle_int8.layer_table import CONVERTIBLE, FLOAT, INT8, LayerRow, LayerTable, kernel_of, packed_bytes_of
 from hf_tle_int8.matching import ModuleMatcher, name_aliases
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import is_linear, size_of
 from hf_tle_int8.selection import SKIPPED, Rules, Selection, modules_by_identity, select_linears
 
 
@@ -63,6 +65,9 @@ def describe(module: nn.Module, context: Context) -> LayerRow | None:
 
     A class of layers with INT8 weights of its own registers its function: ``@describe.register``.
     """
+    if is_linear(module):
+        weight = cast(Tensor, module.weight)
+        return linear_row(context, module, _dtype(weight), weight.nbytes)
     if context.reason is None:
         return None
     tensors = dict(module.named_parameters(recurse=False))
@@ -82,31 +87,27 @@ def describe(module: nn.Module, context: Context) -> LayerRow | None:
 
 
 @describe.register
-def _(module: nn.Linear, context: Context) -> LayerRow:
-    return linear_row(context, module, _dtype(module.weight), module.weight.nbytes)
-
-
-@describe.register
 def _(module: TLEInt8Linear, context: Context) -> LayerRow:
     # As it is held: `module.weight` would unpack it.
     weight = dict(module.named_parameters(recurse=False))["weight"]
     return linear_row(context, module, _dtype(weight), weight.nbytes, int8=True)
 
 
-def linear_row(context: Context, linear: nn.Linear, dtype: str, held_bytes: int, int8: bool = False) -> LayerRow:
+def linear_row(context: Context, linear: nn.Module, dtype: str, held_bytes: int, int8: bool = False) -> LayerRow:
     """The row of a linear ``[N, K]``.
 
     Args:
         context: its name, and why it stays in floating point.
-        linear: of that shape; may be on the meta device.
+        linear: of that shape, in any form that `is_linear` knows; may be on the meta device.
         dtype: of its weight.
         held_bytes: what the weight takes, in memory or on disk.
         int8: whether it is an INT8 layer.
     """
-    n, k = linear.out_features, linear.in_features
+    n, k = size_of(linear)
     state = INT8 if int8 else CONVERTIBLE if context.reason is None else FLOAT
     in_int8 = state != FLOAT
-    tensors = {"weight": f"{dtype} {[n, k]}"} | ({"weight_scale": f"float32 {[n, 1]}"} if state == INT8 else {})
+    shape = [n, k] if int8 else list(cast(Tensor, linear.weight).shape)
+    tensors = {"weight": f"{dtype} {shape}"} | ({"weight_scale": f"float32 {[n, 1]}"} if state == INT8 else {})
     if (bias := dict(linear.named_parameters(recurse=False)).get("bias")) is not None:
         tensors["bias"] = f"{_dtype(bias)} {[n]}"
     prefix = f"{context.name}." if context.name else ""

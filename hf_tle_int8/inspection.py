@@ -18,6 +18,7 @@ from hf_tle_int8.errors import CheckpointError, UnsupportedSchemeError
 from hf_tle_int8.explanation import Context, describe, linear_row
 from hf_tle_int8.layer_table import LayerRow, LayerTable
 from hf_tle_int8.matching import name_aliases
+from hf_tle_int8.nn.conv1d import is_linear, size_of
 from hf_tle_int8.selection import modules_by_identity
 
 _CONFIG = "config.json"
@@ -128,23 +129,24 @@ def _rows(
     rows = []
     for names, module in modules_by_identity(model):
         context = Context(names[0], prefill_rows, next((kept[name] for name in names if name in kept), None))
-        if isinstance(module, nn.Linear):
+        if is_linear(module):
             rows.append(_linear_row(context, module, headers, names[0] in int8))
         elif (row := describe(module, context)) is not None:
             rows.append(row)
     return rows
 
 
-def _linear_row(context: Context, linear: nn.Linear, headers: Mapping[str, Header], int8: bool) -> LayerRow:
+def _linear_row(context: Context, linear: nn.Module, headers: Mapping[str, Header], int8: bool) -> LayerRow:
     """What the files say of a linear; where they name it otherwise than the model does, what the model says."""
     key = f"{context.name}.weight"
     header = headers.get(key)
     if header is None:
-        dtype = "int8" if int8 else str(linear.weight.dtype).removeprefix("torch.")
-        return linear_row(context, linear, dtype, linear.weight.numel() * (1 if int8 else linear.weight.itemsize), int8)
-    problem = None
-    if header.shape != (linear.out_features, linear.in_features):
-        problem = f"has shape {header.shape}, and the model needs {(linear.out_features, linear.in_features)}"
+        weight = linear.get_parameter("weight")
+        dtype = "int8" if int8 else str(weight.dtype).removeprefix("torch.")
+        return linear_row(context, linear, dtype, weight.numel() * (1 if int8 else weight.itemsize), int8)
+    problem, shape = None, size_of(linear) if int8 else tuple(linear.get_parameter("weight").shape)
+    if header.shape != shape:
+        problem = f"has shape {header.shape}, and the model needs {shape}"
     elif header.dtype not in (("int8",) if int8 else _FLOATS):
         problem = f"has dtype {header.dtype}, and its configuration says that it is {'INT8' if int8 else 'float'}"
     elif int8 and f"{key}_scale" not in headers:

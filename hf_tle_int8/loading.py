@@ -1,18 +1,20 @@
 """What happens to a model of transformers between its skeleton on the meta device and the loaded INT8 model."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import ConversionOps
+from transformers.quantizers.quantizers_utils import get_module_from_name
 
 from hf_tle_int8.arithmetic import quantize_weight
 from hf_tle_int8.checks import was_loaded
 from hf_tle_int8.errors import TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import become_int8, bias_of, float_rows
 from hf_tle_int8.nn.linear import check_placement
 from hf_tle_int8.selection import modules_by_identity
 
@@ -37,7 +39,7 @@ class QuantizeWeight(ConversionOps):
 
     @torch.no_grad()
     def convert(self, input_dict: dict[str, Any], model: Any = None, **kwargs: Any) -> dict[str, Tensor]:
-        """``{name: float [N, K]}`` -> ``{name: int8 [N, K], name + "_scale": fp32 [N, 1]}``.
+        """``{name: float [N, K]}`` -> ``{name: int8 [N, K], name + "_scale": fp32 [N, 1]}``; from `Conv1D`, ``[K, N]``.
 
         transformers would turn an exception raised here into a line of its log; errors are collected instead, and
         `check_loaded` raises them.
@@ -49,30 +51,33 @@ class QuantizeWeight(ConversionOps):
             converted[name] = tensor
             if not self.state.param_needs_quantization(model, name):
                 continue
-            if tensor.shape != self.state.expected_shapes[name]:
+            layer, _ = get_module_from_name(model, name)
+            rows = layer.rows(tensor)
+            if rows.shape != self.state.expected_shapes[name]:
                 # transformers reports it, or initializes the layer anew under ignore_mismatched_sizes.
                 self.state.mismatched.add(name)
                 continue
             try:
-                converted[name], converted[f"{name}_scale"] = quantize_weight(tensor, name)
+                converted[name], converted[f"{name}_scale"] = quantize_weight(rows, name)
             except TLEInt8Error as error:
                 self.state.errors.append(str(error))
         return converted
 
 
-def make_skeleton(linear: nn.Linear) -> None:
-    """Turn ``linear``, on the meta device, into an INT8 layer that waits for its tensors.
+def make_skeleton(linear: nn.Module) -> None:
+    """Turn ``linear``, on the meta device, into an INT8 layer that waits for its tensors: a weight of ``[N, K]``.
 
     The weight keeps its float dtype until int8 codes replace it. Up to transformers 5.22, a tensor of the checkpoint is
     cast to the dtype found here before it can be quantized; and what turns out to be new to the checkpoint is
-    initialized by the model's own code, as it would be in float, and goes back to ``nn.Linear`` (`settle`).
+    initialized by the model's own code, as it would be in float, and goes back to its float class (`settle`).
     """
-    scale = torch.empty((linear.out_features, 1), dtype=torch.float32, device="meta")
-    TLEInt8Linear.become(linear, linear.weight, scale, linear.bias)._is_hf_initialized = False
+    weight = float_rows(linear)
+    scale = torch.empty((weight.shape[0], 1), dtype=torch.float32, device="meta")
+    become_int8(linear, weight, scale, bias_of(linear))._is_hf_initialized = False
 
 
 def settle(model: PreTrainedModel, is_new: Callable[[str], bool]) -> list[str]:
-    """Make the layers of which the checkpoint has nothing ``nn.Linear`` again, and close the others.
+    """Make the layers of which the checkpoint has nothing float linears again, and close the others.
 
     Args:
         model: after loading.
@@ -95,6 +100,17 @@ def settle(model: PreTrainedModel, is_new: Callable[[str], bool]) -> list[str]:
     return new
 
 
+def tie_scales(model: PreTrainedModel) -> None:
+    """Tell transformers that INT8 layers which are to share a weight share its scale as well."""
+    ties = model.all_tied_weights_keys
+    weights = {
+        f"{name}.weight"
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, TLEInt8Linear)
+    }
+    ties.update({f"{t}_scale": f"{source}_scale" for t, source in ties.items() if {t, source} <= weights})
+
+
 def sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
     """The configurations inside of the configuration of a composite model, such as text and vision, at any depth."""
     for key in config.sub_configs:
@@ -105,7 +121,7 @@ def sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Turn each INT8 layer of ``model`` into a float ``nn.Linear`` and cast its floating parameters to ``dtype``.
+    """Turn each INT8 layer of ``model`` back into its float class and cast its floating parameters to ``dtype``.
 
     Buffers keep their dtype, as do parameters that the model's class keeps in fp32: rotary frequencies, for one.
 
@@ -113,13 +129,18 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
         UnsupportedPlacementError: weights are offloaded to the disk; nothing is changed.
     """
     layers = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
+    by_weight: dict[int, list[TLEInt8Linear]] = {}
     for layer in layers:
         check_placement(layer.weight_scale, "the scale of an INT8 layer to dequantize", allowed=("cpu",))
-    shared: dict[nn.Parameter, nn.Parameter] = {}
-    for layer in layers:
-        codes = dict(layer.named_parameters())["weight"]
-        linear = layer.revert(layer.dequantize(dtype), layer.bias)
-        linear.weight = shared.setdefault(codes, cast(nn.Parameter, linear.weight))
+        by_weight.setdefault(id(layer._weight()), []).append(layer)
+    for first, *twins in by_weight.values():
+        weight = first.dequantize(dtype)
+        linear = first.revert(weight, first.bias)
+        for twin in twins:
+            twin.revert(weight, twin.bias).weight = linear.weight
+    ties = model.all_tied_weights_keys
+    for scale in [name for name in ties if name.endswith(".weight_scale") and name.removesuffix("_scale") in ties]:
+        del ties[scale]
     in_fp32 = ModuleMatcher(model._get_dtype_plan(dtype))
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not in_fp32.matches([name]):

@@ -5,7 +5,6 @@ import logging
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightConverter
 from transformers.quantizers.base import HfQuantizer
@@ -17,6 +16,7 @@ from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, without_numbers
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import is_linear
 from hf_tle_int8.selection import Selection
 from hf_tle_int8.shared_inputs import share_inputs
 
@@ -108,6 +108,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
             self.selection, self.heads_to_untie = resolution.resolve(self.quantization_config, model, self._names_of)
         for linear in self.selection.convert.values():
             loading.make_skeleton(linear)
+        loading.tie_scales(model)
         self.expected_shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
     def _names_of(self, name: str) -> list[str]:
@@ -116,7 +117,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
     def _record_layout(self, model: PreTrainedModel) -> None:
         """Write into the configuration which linears are INT8 and which are not: it alone decides when loading."""
         config = self.quantization_config
-        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        linears = {name: module for name, module in model.named_modules() if is_linear(module)}
         converted = [name for name, module in linears.items() if isinstance(module, TLEInt8Linear)]
         known_as = [alias for name in converted for alias in self._names_of(name)]
         listed = [
@@ -138,6 +139,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         model.is_quantized = True
         model.quantization_method = self.quantization_config.quant_method
         self._record_layout(model)
+        loading.tie_scales(model)
         if conversions := getattr(model, "_weight_conversions", None):
             self.update_weight_conversions(conversions, model)
             self._keep_scale_converters(model)
@@ -156,6 +158,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
         new = loading.settle(model, lambda name: self._is_new(model, name))
         for name in new:
             self.selection.keep(name, "newly initialized, absent from the checkpoint,")
+            self.expected_shapes[f"{name}.weight"] = model.get_parameter(f"{name}.weight").shape
         checks.check_loaded(model, self.expected_shapes, self.errors)
         heads.untie(model, self.heads_to_untie)
         if self.quantization_config.dequantize:

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 def recorded(config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]) -> Selection:
     """What an INT8 checkpoint holds as INT8: its list is complete, it was resolved when the model was quantized."""
     listed = ModuleMatcher(config.modules_to_not_convert or [])
-    return select_linears(model, Rules(listed, defaults.tied_linears(model), names_of=names_of))
+    sharing = defaults.shared_linears(model)
+    return select_linears(model, Rules(listed, defaults.tied_linears(model), names_of=names_of, sharing=sharing))
 
 
 def resolve(
@@ -47,7 +48,8 @@ def resolve(
         only = None if only is None else [*only, *heads]
     skip = ModuleMatcher(config.modules_to_not_convert or [], option="modules_to_not_convert")
     wanted = None if only is None else ModuleMatcher(only, option="modules_to_convert")
-    selection = select_linears(model, Rules(skip, skips, names_of=names_of, only=wanted))
+    rules = Rules(skip, skips, names_of=names_of, only=wanted, sharing=defaults.shared_linears(model))
+    selection = select_linears(model, rules)
     untied = {head for head in tied if head in selection.convert or head in selection.kept.get(TIED, [])}
     selection.take_out(untied)
     for matcher in (skip, *([] if wanted is None else [wanted])):

@@ -8,6 +8,7 @@ from torch import nn
 from hf_tle_int8.kernels.scheme import MAX_IN_FEATURES
 from hf_tle_int8.matching import ModuleMatcher
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import bias_of, float_rows, int8_class, is_linear
 from hf_tle_int8.weight_access import weights_read_by_code
 
 SKIPPED, NOT_LISTED = "skipped by name", "not in modules_to_convert"
@@ -19,13 +20,13 @@ class Selection:
     """The outcome of looking at a model.
 
     Attributes:
-        convert: the linears to convert, under the first name of each.
+        convert: the linears to convert (see `int8_class`), under the first name of each.
         aliases: all names of each linear in ``convert``, by its first name.
         kept: reason -> names of what stays in floating point.
         int8: names of the layers that are INT8 already.
     """
 
-    convert: dict[str, nn.Linear] = field(default_factory=dict)
+    convert: dict[str, nn.Module] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
     int8: list[str] = field(default_factory=list)
@@ -66,8 +67,9 @@ class Rules:
         names_of: the names under which patterns know a module, from its name in the model.
         require_divisible_by: K and N must be multiples of this.
         skip_with_bias: leave linears that have a bias.
-        keep_tied: leave linears whose weight is shared with a module that is no ``nn.Linear``.
+        keep_tied: leave linears whose weight is shared with a module that is no linear.
         only: leave linears that it does not match; None leaves none for that.
+        sharing: groups of names of linears that will share one weight once it is loaded.
     """
 
     skip: ModuleMatcher
@@ -77,8 +79,9 @@ class Rules:
     skip_with_bias: bool = False
     keep_tied: bool = True
     only: ModuleMatcher | None = None
+    sharing: list[list[str]] = field(default_factory=list)
 
-    def reason_to_keep(self, linear: nn.Linear, names: list[str]) -> str | None:
+    def reason_to_keep(self, linear: nn.Module, names: list[str]) -> str | None:
         """Why ``linear``, registered under ``names``, stays in floating point; None if it is to be converted."""
         aliases = [alias for name in names for alias in self.names_of(name)]
         listed, wanted = self.skip.matches(aliases), self.only is None or self.only.matches(aliases)
@@ -89,23 +92,24 @@ class Rules:
             return NOT_LISTED
         if (obstacle := _obstacle(linear)) is not None:
             return obstacle
-        if linear.in_features % self.require_divisible_by or linear.out_features % self.require_divisible_by:
+        if any(size % self.require_divisible_by for size in float_rows(linear).shape):
             return f"not aligned to {self.require_divisible_by}"
-        if self.skip_with_bias and linear.bias is not None:
+        if self.skip_with_bias and bias_of(linear) is not None:
             return "with a bias"
         return None
 
 
-def _obstacle(linear: nn.Linear) -> str | None:
-    if type(linear) is not nn.Linear:
+def _obstacle(linear: nn.Module) -> str | None:
+    if "weight" not in linear._parameters:
+        return "whose weight is computed from other parameters"
+    if int8_class(linear) is None:
         return f"of class {type(linear).__name__}, whose forward may differ from nn.Linear's,"
     if "forward" in vars(linear):
         return "whose forward was replaced on the instance"
-    if "weight" not in linear._parameters:
-        return "whose weight is computed from other parameters"
-    if not linear.weight.is_floating_point():
-        return f"with a {linear.weight.dtype} weight"
-    if not 1 <= linear.in_features <= MAX_IN_FEATURES:
+    weight = float_rows(linear)
+    if not weight.is_floating_point():
+        return f"with a {weight.dtype} weight"
+    if not 1 <= weight.shape[1] <= MAX_IN_FEATURES:
         return f"with in_features outside of 1..{MAX_IN_FEATURES}"
     return None
 
@@ -124,14 +128,18 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
     selection = Selection()
     read_by_code = weights_read_by_code(model)
     shared = _parameters_outside_linears(model) if rules.keep_tied else set()
+    first_names: dict[str, str] = {}
+    by_weight: dict[int, list[str]] = {}
     for names, module in modules_by_identity(model):
         if isinstance(module, TLEInt8Linear):
             selection.int8 += names
             continue
-        if not isinstance(module, nn.Linear):
+        if not is_linear(module):
             if _holds_matrix(module):
                 selection.keep(names[0], f"of class {type(module).__name__}, which is no nn.Linear,")
             continue
+        first_names |= dict.fromkeys(names, names[0])
+        by_weight.setdefault(id(module._parameters.get("weight", module)), []).append(names[0])
         reason = rules.reason_to_keep(module, names)
         if reason is None and not read_by_code.isdisjoint(names):
             reason = "whose weight the code of its model reads itself"
@@ -142,16 +150,21 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
             selection.aliases[names[0]] = names
         else:
             selection.keep(names[0], reason)
+    for group in [*by_weight.values(), *([first_names[name] for name in group] for group in rules.sharing)]:
+        if not selection.convert.keys() >= set(group):
+            for name in sorted(selection.convert.keys() & set(group)):
+                del selection.convert[name], selection.aliases[name]
+                selection.keep(name, "sharing its weight with a layer that stays")
     return selection
 
 
 def _parameters_outside_linears(model: nn.Module) -> set[int]:
-    modules = (module for module in model.modules() if not isinstance(module, nn.Linear))
+    modules = (module for module in model.modules() if not is_linear(module))
     return {id(parameter) for module in modules for parameter in module.parameters(recurse=False)}
 
 
 def _holds_matrix(module: nn.Module) -> bool:
-    """Whether a module that is no linear multiplies by a matrix of its own: experts, GPT-2's Conv1D, attention."""
+    """Whether a module that is no linear multiplies by a matrix of its own: experts, attention."""
     if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.modules.conv._ConvNd):
         return False
     own = module.parameters(recurse=False)

@@ -66,7 +66,7 @@ def test_loading_dequantized(int8, dtype):
 
 
 def test_the_option_is_all_that_is_asked_for(int8):
-    model, path = int8
+    _, path = int8
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         AutoModelForCausalLM.from_pretrained(path, quantization_config=DEQUANTIZE)

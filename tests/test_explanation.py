@@ -133,11 +133,15 @@ def test_layers_that_are_no_linears():
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 32}
     rows = {row.name: row for row in explain(AutoModelForCausalLM.from_config(GPT2Config(**sizes))).rows}
     row = rows["transformer.h.0.mlp.c_fc"]
-    assert (row.kind, row.shape, row.state) == ("Conv1D", (16, 64), "float")
-    assert row.reason == "of class Conv1D, which is no nn.Linear"
-    assert row.held_bytes == 4 * (16 * 64 + 64)
-    assert row.saved.keys() == {f"{row.name}.weight", f"{row.name}.bias"}
+    assert (row.kind, row.shape, row.state) == ("Conv1D", (64, 16), "convertible")
+    assert row.saved == {f"{row.name}.weight": "float32 [16, 64]", f"{row.name}.bias": "float32 [64]"}
     assert rows["lm_head"].reason == "tied to an embedding"
+    matrix = nn.Bilinear(3, 4, 5)
+    (row,) = explain(nn.ModuleDict({"matrix": matrix})).rows
+    assert (row.kind, row.shape, row.state) == ("Bilinear", (5, 3, 4), "float")
+    assert row.reason == "of class Bilinear, which is no nn.Linear"
+    assert row.held_bytes == 4 * (3 * 4 * 5 + 5)
+    assert row.saved.keys() == {"matrix.weight", "matrix.bias"}
 
 
 def test_plain_modules():
@@ -151,10 +155,12 @@ def test_adapters(path):
     peft = pytest.importorskip("peft")
     loaded = AutoModelForCausalLM.from_pretrained(path, quantization_config=TLEInt8Config())
     adapted = peft.get_peft_model(loaded, peft.LoraConfig(r=4, target_modules=["up_proj"]))
+    adapted.base_model.model.extra = nn.Linear(4, 5)
     rows = {row.name: row for row in explain(adapted).rows}
     up = "base_model.model.model.layers.0.mlp.up_proj"
     assert rows[f"{up}.base_layer"].state == "int8"
-    assert rows[f"{up}.lora_A.default"].reason == "added after the model was quantized"
+    assert rows[f"{up}.lora_A.default"].reason == "whose weight the code of its model reads itself"
+    assert rows["base_model.model.extra"].reason == "added after the model was quantized"
     assert rows["base_model.model.lm_head"].reason == "the output head, by default"
 
 

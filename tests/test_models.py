@@ -1,6 +1,4 @@
-"""Architectures in which something once went wrong: small random models of each."""
-
-import logging
+"""Parts, heads and composites of models, loaded from checkpoints of others; tests/architectures: whole models."""
 
 import pytest
 import torch
@@ -16,13 +14,11 @@ from transformers import (
     CLIPModel,
     CLIPVisionModel,
     GitConfig,
-    MambaConfig,
-    MobileBertConfig,
     T5Config,
     T5ForConditionalGeneration,
 )
 
-from hf_tle_int8 import TLEInt8Config, TLEInt8Linear, save_compressed_tensors
+from hf_tle_int8 import TLEInt8Config, save_compressed_tensors
 from hf_tle_int8.errors import CheckpointError
 
 BERT = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
@@ -34,27 +30,6 @@ CLIP_PART = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1,
 def quantized(model, folder, **options):
     model.save_pretrained(folder)
     return type(model).from_pretrained(folder, quantization_config=TLEInt8Config(**options))
-
-
-class TestCodeThatReadsWeights:
-    def test_mobilebert_head_concatenates_two_weights(self, tmp_path, caplog):
-        config = MobileBertConfig(**BERT, embedding_size=8, intra_bottleneck_size=8)
-        reference = AutoModelForMaskedLM.from_config(config).eval()
-        with caplog.at_level(logging.INFO, logger="hf_tle_int8"):
-            model = quantized(reference, tmp_path)
-        assert "1 whose weight the code of its model reads itself (cls.predictions.dense)" in caplog.text
-        expected = logits(reference)
-        assert (logits(model) - expected).norm() / expected.norm() < 0.1
-        model.save_pretrained(tmp_path / "int8")
-        assert torch.equal(logits(AutoModelForMaskedLM.from_pretrained(tmp_path / "int8")), logits(model))
-
-    def test_mamba_multiplies_by_a_projection(self, tmp_path):
-        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": 64}
-        reference = AutoModelForCausalLM.from_config(MambaConfig(**sizes)).eval()
-        model = quantized(reference, tmp_path)
-        assert isinstance(model.backbone.layers[0].mixer.in_proj, TLEInt8Linear)
-        assert type(model.backbone.layers[0].mixer.dt_proj) is nn.Linear
-        assert (logits(model) - logits(reference)).norm() / logits(reference).norm() < 0.1
 
 
 class TestParts:

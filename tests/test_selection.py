@@ -71,12 +71,12 @@ def test_reasons():
         "other": "of class LinearOfAnotherKind, whose forward may differ from nn.Linear's,",
         "replaced": "whose forward was replaced on the instance",
         "normed": "whose weight is computed from other parameters",
-        "parametrized": "of class ParametrizedLinear, whose forward may differ from nn.Linear's,",
+        "parametrized": "whose weight is computed from other parameters",
         "parametrized.parametrizations.weight": found["parametrized.parametrizations.weight"],
         "head": "tied to a module that is no nn.Linear",
         "bilinear": "of class Bilinear, which is no nn.Linear,",
         "attention": "of class MultiheadAttention, which is no nn.Linear,",
-        "attention.out_proj": ("of class NonDynamicallyQuantizableLinear, whose forward may differ from nn.Linear's,"),
+        "attention.out_proj": "whose weight the code of its model reads itself",
         "huge": "with in_features outside of 1..131072",
     }
     assert list(select(model, skip=["skipped"], defaults={"default": ""}).convert) == ["fine", "default"]

@@ -59,6 +59,54 @@ def test_classes_without_source_are_passed_with_a_warning(caplog):
     assert "the source of 'no_such_module' cannot be read" in caplog.text
 
 
+def multiplied(layer, x):
+    return functional.linear(x, layer.weight)
+
+
+def multiplied_inside(x, module):
+    return functional.linear(x, module.inside.weight)
+
+
+class ReaderByDetours(nn.Module):
+    """Reads weights by variables, loops, indices and functions that it hands modules to."""
+
+    def __init__(self):
+        super().__init__()
+        names = ("variable", "either", "other", "handed", "inside", "by_keyword", "only_called", "reused")
+        for name in names:
+            setattr(self, name, nn.Linear(4, 4))
+        self.indexed = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.looped = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.counted = nn.ModuleList([nn.Linear(4, 4)])
+        self.listed = nn.ModuleList([nn.Linear(4, 4)])
+        self.called = nn.ModuleList([nn.Linear(4, 4)])
+
+    def forward(self, x):
+        variable = self.variable
+        x = x @ variable.weight
+        chosen = self.either
+        if x.sum() > 0:
+            chosen = self.other
+        x = x @ chosen.weight @ self.indexed[1].weight
+        for layer in self.looped:
+            x = x @ layer.weight
+        for _, layer in enumerate(self.counted):
+            x = x @ layer.weight
+        x = x @ torch.cat([block.weight for block in self.listed])
+        for block in self.called:
+            x = block(x)
+        x = multiplied_inside(multiplied(self.handed, x), self)
+        return self.only_called(multiplied(x=x, layer=self.by_keyword))
+
+    def other_method(self, variable):
+        return variable(self.reused(variable))
+
+
+def test_reads_by_detours_are_found():
+    read = {"variable", "either", "other", "handed", "inside", "by_keyword", "indexed.1"}
+    assert weights_read_by_code(ReaderByDetours()) == read | {"looped.0", "looped.1", "counted.0", "listed.0"}
+
+
 def test_torch_transformer_layers_read_their_feed_forward_weights():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     assert {"linear1", "linear2"} <= weights_read_by_code(layer)

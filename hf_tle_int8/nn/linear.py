@@ -160,6 +160,8 @@ class TLEInt8Linear(nn.Linear):
     _is_ready = False
     # Which of the linears that share their input this is; see `hf_tle_int8.shared_inputs`.
     _reader: Reader | None = None
+    # The class that `revert` gives back.
+    _float_class: type[nn.Module] = nn.Linear
 
     def __init__(self, w_int8: Tensor, w_scale: Tensor | float, bias: Tensor | None = None):
         check_int8_weight(w_int8)
@@ -209,41 +211,57 @@ class TLEInt8Linear(nn.Linear):
         self.weight_scale = _frozen(scale)
         self.register_parameter("bias", None if bias is None else _frozen(bias))
 
+    @staticmethod
+    def rows(weight: Tensor) -> Tensor:
+        """The weight of the float class as ``[N, K]``, and back: a view."""
+        return weight
+
     @classmethod
-    def from_linear(cls, linear: nn.Linear) -> "TLEInt8Linear":
+    def from_linear(cls, linear: nn.Module) -> "TLEInt8Linear":
         """Quantize a float ``nn.Linear`` into a new layer; ``linear`` is left as it is.
 
         Raises:
             InputTypeError, InputValueError: its weight cannot be quantized (see `arithmetic.check_weight`).
             UnsupportedPlacementError: its weight is not in the memory of the CPU.
         """
-        check_placement(linear.weight, "the weight", allowed=("cpu",))
-        layer = cls(*arithmetic.quantize_weight(linear.weight), None if linear.bias is None else linear.bias.clone())
+        weight, bias = cls.rows(cast(Tensor, linear.weight)), linear._parameters["bias"]
+        check_placement(weight, "the weight", allowed=("cpu",))
+        layer = cls(*arithmetic.quantize_weight(weight), None if bias is None else bias.clone())
         return layer.train(linear.training).pack_()
 
     @classmethod
-    def become(cls, linear: nn.Linear, weight: Tensor, scale: Tensor, bias: Tensor | None) -> "TLEInt8Linear":
+    def become(cls, linear: nn.Module, weight: Tensor, scale: Tensor, bias: Tensor | None) -> "TLEInt8Linear":
         """Turn ``linear`` itself into an INT8 layer, so that every reference to it and its hooks stay valid.
 
         Args:
-            linear: a plain ``nn.Linear``; its float weight is dropped.
+            linear: an ``nn.Linear`` or another module that this class stands for (see `int8_class`); its float weight
+                is dropped.
             weight: int8 ``[N, K]``, or a float placeholder on the meta device that a loader will replace.
             scale: fp32 ``[N, 1]``.
             bias: ``[N]`` or None.
         """
+        float_class = type(linear)
         linear.__class__ = cls
         layer = cast(TLEInt8Linear, linear)
+        if float_class is not nn.Linear:
+            layer._float_class = float_class
+        layer.out_features, layer.in_features = weight.shape
         layer._set_state(weight, scale, bias)
         return layer
 
     def revert(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
-        """Turn this layer itself back into a trainable ``nn.Linear`` with the given float tensors; undoes `become`."""
-        linear = cast(nn.Linear, self)
+        """Turn this layer itself back into a trainable module of the class that it was; undoes `become`.
+
+        Args:
+            weight: ``[N, K]``, floating point.
+            bias: ``[N]`` or None.
+        """
+        linear, float_weight = cast(nn.Linear, self), self.rows(weight.detach()).contiguous()
         del self.weight_scale
-        for key in ("_packed_times", "_is_ready", "_reader"):
-            self.__dict__.pop(key, None)
-        linear.__class__ = nn.Linear
-        linear.weight = nn.Parameter(weight.detach())
+        linear.__class__ = self._float_class  # type: ignore[assignment]
+        for key in ("_packed_times", "_is_ready", "_reader", "_float_class"):
+            linear.__dict__.pop(key, None)
+        linear.weight = nn.Parameter(float_weight)
         linear.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach()))
         return linear
 
