@@ -14,9 +14,11 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
+from hf_tle_int8.expert_files import fused_in_files
 from hf_tle_int8.loading import sub_configs
 from hf_tle_int8.matching import REGEX_PREFIX
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.expert_layout import is_experts
 
 QUANT_METHOD = "compressed-tensors"
 _FORMAT = "int-quantized"
@@ -123,9 +125,12 @@ def load_config(name_or_path: str, **kwargs: Any) -> PreTrainedConfig:
 
 
 def to_compressed_tensors(model: nn.Module) -> dict[str, Any]:
-    """The compressed-tensors ``quantization_config`` that describes ``model``: its float linears are its ``ignore``."""
+    """The compressed-tensors ``quantization_config`` that describes ``model``: its float layers are its ``ignore``."""
     linears = {name: m for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.Linear)}
     ignore = [name for name, linear in linears.items() if not isinstance(linear, TLEInt8Linear)]
+    # Their files have a linear for each projection of each expert.
+    experts = [name for name, m in model.named_modules() if is_experts(m) and not isinstance(m, TLEInt8Experts)]
+    ignore += [f"{REGEX_PREFIX}{re.escape(name)}\\..*" for name in experts]
     return {
         "quant_method": QUANT_METHOD,
         "format": _FORMAT,
@@ -152,13 +157,18 @@ def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, 
         kwargs: for ``model.save_pretrained``.
 
     Raises:
-        ConfigError: ``model`` was not loaded with `TLEInt8Config`.
+        ConfigError: ``model`` was not loaded with `TLEInt8Config`, or has experts whose files are not linears.
     """
     own = getattr(model.config, "quantization_config", None)
     if not isinstance(own, TLEInt8Config):
         raise ConfigError(
             f"the model has quantization_config={own!r}: it was not loaded in INT8. "
             f"Load it with from_pretrained(..., quantization_config=TLEInt8Config()) first."
+        )
+    if fused := fused_in_files(model):
+        raise ConfigError(
+            f"the files of {type(model).__name__} have all experts of {fused[0]} in one tensor: compressed-tensors "
+            f"stores linears. Save with model.save_pretrained, or leave the experts in float."
         )
     inner = [config for config in sub_configs(model.config) if hasattr(config, "quantization_config")]
     model.config.quantization_config = to_compressed_tensors(model)

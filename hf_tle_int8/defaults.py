@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tle_int8.matching import ModuleMatcher
+from hf_tle_int8.nn.expert_layout import is_experts, projection_names
 
 
 def _named_linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
@@ -28,7 +29,13 @@ def head_names(model: PreTrainedModel) -> set[str]:
 
 
 def fp32_linears(model: PreTrainedModel) -> dict[str, str]:
-    """The linears that the model's own class asks to keep in fp32 -> the reason to skip them."""
+    """The linears and experts that the model's own class asks to keep in fp32 -> the reason to skip them."""
     wanted = [*(model._keep_in_fp32_modules or []), *(model._keep_in_fp32_modules_strict or [])]
     matcher = ModuleMatcher(wanted)
-    return {name: "kept in fp32 by its model" for name, _ in _named_linears(model) if matcher.matches([name])}
+    reason = "kept in fp32 by its model"
+    experts = {name: m for name, m in model.named_modules(remove_duplicate=False) if is_experts(m)}
+    parts = {name: [name, *(f"{name}.{part}" for part in projection_names(m))] for name, m in experts.items()}
+    return {
+        **{name: reason for name, _ in _named_linears(model) if matcher.matches([name])},
+        **{name: reason for name, known_as in parts.items() if matcher.matches(known_as)},
+    }

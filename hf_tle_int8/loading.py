@@ -12,7 +12,9 @@ from hf_tle_int8.arithmetic import quantize_weight
 from hf_tle_int8.checks import was_loaded
 from hf_tle_int8.errors import TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.expert_layout import row_major
+from hf_tle_int8.nn.experts import quantize_experts
 from hf_tle_int8.selection import modules_by_identity
 
 
@@ -38,6 +40,8 @@ class QuantizeWeight(ConversionOps):
     def convert(self, input_dict: dict[str, Any], model: Any = None, **kwargs: Any) -> dict[str, Tensor]:
         """``{name: float [N, K]}`` -> ``{name: int8 [N, K], name + "_scale": fp32 [N, 1]}``.
 
+        Experts that one tensor holds, ``[E, N, K]`` or ``[E, K, N]`` as their class has them, become ``[E, N, K]``.
+
         transformers would turn an exception raised here into a line of its log; errors are collected instead, and
         `check_loaded` raises them.
         """
@@ -48,26 +52,34 @@ class QuantizeWeight(ConversionOps):
             converted[name] = tensor
             if not self.state.param_needs_quantization(model, name):
                 continue
+            layer = model.get_submodule(name.rpartition(".")[0])
+            if isinstance(layer, TLEInt8Experts):
+                tensor = row_major(layer, tensor)
             if tensor.shape != self.state.expected_shapes[name]:
                 # transformers reports it, or initializes the layer anew under ignore_mismatched_sizes.
                 self.state.mismatched.add(name)
                 continue
             try:
-                converted[name], converted[f"{name}_scale"] = quantize_weight(tensor, name)
+                quantize = quantize_experts if isinstance(layer, TLEInt8Experts) else quantize_weight
+                converted[name], converted[f"{name}_scale"] = quantize(tensor, name)
             except TLEInt8Error as error:
                 self.state.errors.append(str(error))
         return converted
 
 
-def make_skeleton(linear: nn.Linear) -> None:
-    """Turn ``linear``, on the meta device, into an INT8 layer that waits for its tensors.
+def make_skeleton(layer: nn.Module) -> None:
+    """Turn a linear or experts, on the meta device, into an INT8 layer that waits for its tensors.
 
     The weight keeps its float dtype until int8 codes replace it. Up to transformers 5.22, a tensor of the checkpoint is
     cast to the dtype found here before it can be quantized; and what turns out to be new to the checkpoint is
-    initialized by the model's own code, as it would be in float, and goes back to ``nn.Linear`` (`settle`).
+    initialized by the model's own code, as it would be in float, and goes back to ``nn.Linear`` (`settle`). Experts are
+    never new: they belong to the body of a model.
     """
-    scale = torch.empty((linear.out_features, 1), dtype=torch.float32, device="meta")
-    TLEInt8Linear.become(linear, linear.weight, scale, linear.bias)._is_hf_initialized = False
+    if isinstance(layer, nn.Linear):
+        scale = torch.empty((layer.out_features, 1), dtype=torch.float32, device="meta")
+        TLEInt8Linear.become(layer, layer.weight, scale, layer.bias)._is_hf_initialized = False
+    else:
+        TLEInt8Experts.become(layer)
 
 
 def settle(model: PreTrainedModel, is_new: Callable[[str], bool]) -> list[str]:
@@ -82,6 +94,8 @@ def settle(model: PreTrainedModel, is_new: Callable[[str], bool]) -> list[str]:
     """
     new = []
     for names, layer in modules_by_identity(model):
+        if isinstance(layer, TLEInt8Experts):
+            layer.close()
         if not isinstance(layer, TLEInt8Linear):
             continue
         del layer._is_hf_initialized
@@ -104,13 +118,15 @@ def sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Turn each INT8 layer of ``model`` into a float ``nn.Linear`` and cast its floating parameters to ``dtype``.
+    """Turn each INT8 layer of ``model`` into what it was and cast its floating parameters to ``dtype``.
 
     Buffers keep their dtype, as do parameters that the model's class keeps in fp32: rotary frequencies, for one.
     """
     for layer in model.modules():
         if isinstance(layer, TLEInt8Linear):
             layer.revert(layer.dequantize(dtype), layer.bias)
+        elif isinstance(layer, TLEInt8Experts):
+            layer.revert(dtype)
     in_fp32 = ModuleMatcher(model._get_dtype_plan(dtype))
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not in_fp32.matches([name]):

@@ -15,14 +15,25 @@ from hf_tle_int8 import checks, defaults, loading
 from hf_tle_int8.arithmetic import FLOAT_DTYPES
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError
+from hf_tle_int8.expert_files import conversions_of, convert_by_expert
 from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, warn_unmatched, without_numbers
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.selection import Rules, Selection, select_linears
 
 logger = logging.getLogger(__name__)
 
 # Of these, strategies are asked about again once transformers has turned them into devices.
 _PLACEMENTS = (None, "cpu", "meta", "disk", "auto", "balanced", "balanced_low_0", "sequential")
+
+_INT8 = (TLEInt8Linear, TLEInt8Experts)
+
+
+def _weights(module: nn.Module) -> tuple[str, ...]:
+    """The names of the int8 parameters of ``module``."""
+    if isinstance(module, TLEInt8Linear):
+        return ("weight",)
+    return tuple(module.projections) if isinstance(module, TLEInt8Experts) else ()
 
 
 class TLEInt8HfQuantizer(HfQuantizer):
@@ -83,12 +94,12 @@ class TLEInt8HfQuantizer(HfQuantizer):
         if param_name in self.mismatched:
             return False
         module, tensor_name = get_module_from_name(model, param_name)
-        return isinstance(module, TLEInt8Linear) and (self.pre_quantized or tensor_name == "weight")
+        return isinstance(module, _INT8) and (self.pre_quantized or tensor_name in _weights(module))
 
     def param_element_size(self, model: PreTrainedModel, param_name: str, param: torch.Tensor) -> float:
         """Bytes per element that ``param_name`` will take, for device maps that transformers infers."""
         module, tensor_name = get_module_from_name(model, param_name)
-        return 1 if isinstance(module, TLEInt8Linear) and tensor_name == "weight" else param.element_size()
+        return 1 if tensor_name in _weights(module) else param.element_size()
 
     def get_quantize_ops(self) -> loading.QuantizeWeight:
         """The operation that transformers runs on each tensor that needs quantization."""
@@ -96,6 +107,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
         """Remember the converters that the base class clones for the scales: saving needs them as well."""
+        weight_conversions = convert_by_expert(weight_conversions, model)
         conversions = super().update_weight_conversions(weight_conversions, model)
         known = {id(conversion) for conversion in weight_conversions}
         self.scale_converters = [c for c in conversions if isinstance(c, WeightConverter) and id(c) not in known]
@@ -112,12 +124,13 @@ class TLEInt8HfQuantizer(HfQuantizer):
                 "Load without tp_plan and distributed_config."
             )
         self.selection = self._select(model)
-        for linear in self.selection.convert.values():
-            loading.make_skeleton(linear)
+        for layer in [*self.selection.convert.values(), *self.selection.experts.values()]:
+            loading.make_skeleton(layer)
         self.expected_shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
     def _select(self, model: PreTrainedModel) -> Selection:
         config = self.quantization_config
+        self.base_prefix = model.base_model_prefix
         skips = defaults.tied_linears(model)
         heads = defaults.head_names(model)
         if config.quantize_lm_head and (tied := heads & skips.keys()):
@@ -126,31 +139,40 @@ class TLEInt8HfQuantizer(HfQuantizer):
                 f"point. Drop quantize_lm_head for this model."
             )
         # The list of an INT8 checkpoint is complete: it was resolved when the model was quantized.
-        if not self.pre_quantized:
+        if self.pre_quantized:
+            skips |= self._float_experts(model)
+        else:
             skips |= defaults.fp32_linears(model)
             if not config.quantize_lm_head:
                 skips |= dict.fromkeys(heads - skips.keys(), "the output head, by default,")
         matcher = ModuleMatcher(config.modules_to_not_convert or [], option="modules_to_not_convert")
-        self.base_prefix = model.base_model_prefix
         selection = select_linears(model, Rules(matcher, skips, names_of=self._names_of))
         if not self.pre_quantized:
             warn_unmatched(matcher)
         return selection
 
+    def _float_experts(self, model: PreTrainedModel) -> dict[str, str]:
+        """The experts that were in float when the checkpoint was saved, by its list of INT8 layers -> the reason."""
+        recorded = self.quantization_config.int8_modules
+        if recorded is None:
+            return {}
+        names = {name: map(without_numbers, self._names_of(name)) for name, m in model.named_modules() if is_experts(m)}
+        return {name: "in float in the checkpoint" for name, every in names.items() if set(recorded).isdisjoint(every)}
+
     def _names_of(self, name: str) -> list[str]:
         return name_aliases(name, self.base_prefix)
 
     def _record_layout(self, model: PreTrainedModel) -> None:
-        """Write into the configuration which linears are INT8 and which are not: it alone decides when loading."""
+        """Write into the configuration which layers are INT8 and which are not: it alone decides when loading."""
         config = self.quantization_config
-        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        converted = [name for name, module in linears.items() if isinstance(module, TLEInt8Linear)]
+        layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_experts(m)}
+        converted = [name for name, module in layers.items() if isinstance(module, _INT8)]
         known_as = [alias for name in converted for alias in self._names_of(name)]
         listed = [
             entry for entry in config.modules_to_not_convert or [] if not ModuleMatcher([entry]).matches(known_as)
         ]
         matcher = ModuleMatcher(listed)
-        unlisted = [name for name in linears if name not in converted and not matcher.matches(self._names_of(name))]
+        unlisted = [name for name in layers if name not in converted and not matcher.matches(self._names_of(name))]
         config.modules_to_not_convert = [*listed, *(pattern_for(name, apart_from=converted) for name in unlisted)]
         config.int8_modules = sorted({without_numbers(name) for name in converted})
         # A part of a composite model is loaded by its own configuration.
@@ -163,8 +185,9 @@ class TLEInt8HfQuantizer(HfQuantizer):
         model.is_quantized = True
         model.quantization_method = self.quantization_config.quant_method
         self._record_layout(model)
-        if conversions := getattr(model, "_weight_conversions", None):
-            self.update_weight_conversions(conversions, model)
+        if conversions := conversions_of(model):
+            of_weights = self.update_weight_conversions(conversions, model)
+            model._weight_conversions = [c for c in of_weights if c not in self.scale_converters]
             self._keep_scale_converters(model)
 
     def _is_new(self, model: PreTrainedModel, name: str) -> bool:
@@ -185,12 +208,13 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self._record_layout(model)
         if not self.pre_quantized:
             self._keep_scale_converters(model)
-        converted = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
+        converted = [module for module in model.modules() if isinstance(module, _INT8)]
         for module in converted:
             module.requires_grad_(False)
             module.pack_()
         level = logging.INFO if converted and not new else logging.WARNING
-        logger.log(level, self.selection.summary(len(converted)))
+        experts = sum(isinstance(module, TLEInt8Experts) for module in converted)
+        logger.log(level, self.selection.summary(len(converted) - experts, experts))
         # The quantizer lives on in model.hf_quantizer: it must not keep alive layers that a caller replaces later.
         self.selection = Selection(kept=self.selection.kept)
         self.expected_shapes = {}

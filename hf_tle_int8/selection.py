@@ -1,4 +1,4 @@
-"""Which linears of a model become INT8, and for each of the others the reason why not."""
+"""Which linears and experts of a model become INT8, and for each of the others the reason why not."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from hf_tle_int8.kernels.scheme import MAX_IN_FEATURES
-from hf_tle_int8.matching import ModuleMatcher
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.matching import ModuleMatcher, matches_experts
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.expert_layout import is_experts, obstacle, projection_names, row_major
 from hf_tle_int8.weight_access import weights_read_by_code
 
 
@@ -18,20 +19,22 @@ class Selection:
     Attributes:
         convert: the linears to convert, under the first name of each.
         aliases: all names of each linear in ``convert``, by its first name.
+        experts: the fused experts to convert, under the first name of each.
         kept: reason -> names of what stays in floating point.
     """
 
     convert: dict[str, nn.Linear] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
+    experts: dict[str, nn.Module] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
 
     def keep(self, name: str, reason: str) -> None:
         """Record that the module called ``name`` stays in floating point."""
         self.kept.setdefault(reason, []).append(name)
 
-    def summary(self, converted: int) -> str:
-        """One line: how many linears became INT8, how much stays in floating point and why."""
-        line = f"{converted} linear layers in INT8"
+    def summary(self, converted: int, experts: int = 0) -> str:
+        """One line: how many linears and experts became INT8, how much stays in floating point and why."""
+        line = f"{converted} linear layers{f' and the experts of {experts} layers' if experts else ''} in INT8"
         if not self.kept:
             return f"{line}, none left in floating point"
         reasons = ", ".join(f"{len(names)} {reason} ({_shorten(names)})" for reason, names in self.kept.items())
@@ -54,6 +57,7 @@ class Rules:
         require_divisible_by: K and N must be multiples of this.
         skip_with_bias: leave linears that have a bias.
         keep_tied: leave linears whose weight is shared with a module that is no ``nn.Linear``.
+        keep_experts: why fused experts stay; None where they are converted.
     """
 
     skip: ModuleMatcher
@@ -62,20 +66,39 @@ class Rules:
     require_divisible_by: int = 1
     skip_with_bias: bool = False
     keep_tied: bool = True
+    keep_experts: str | None = None
 
     def reason_to_keep(self, linear: nn.Linear, names: list[str]) -> str | None:
         """Why ``linear``, registered under ``names``, stays in floating point; None if it is to be converted."""
-        listed = self.skip.matches(alias for name in names for alias in self.names_of(name))
-        by_default = next((self.defaults[name] for name in names if name in self.defaults), None)
-        if by_default or listed:
-            return by_default or "skipped by name"
-        if (obstacle := _obstacle(linear)) is not None:
-            return obstacle
+        if (listed := self._listed(names)) is not None:
+            return listed
+        if (reason := _obstacle(linear)) is not None:
+            return reason
         if linear.in_features % self.require_divisible_by or linear.out_features % self.require_divisible_by:
             return f"not aligned to {self.require_divisible_by}"
         if self.skip_with_bias and linear.bias is not None:
             return "with a bias"
         return None
+
+    def _listed(self, names: list[str]) -> str | None:
+        listed = self.skip.matches(alias for name in names for alias in self.names_of(name))
+        by_default = next((self.defaults[name] for name in names if name in self.defaults), None)
+        return by_default or ("skipped by name" if listed else None)
+
+    def reason_to_keep_experts(self, experts: nn.Module, names: list[str]) -> str | None:
+        """As `reason_to_keep`, for fused experts.
+
+        Raises:
+            ConfigError: the user's list names some of the experts of a layer.
+        """
+        if (reason := self._listed(names) or self.keep_experts or obstacle(experts)) is not None:
+            return reason
+        shapes = [row_major(experts, experts.get_parameter(name)).shape for name in projection_names(experts)]
+        if matches_experts(self.skip, (alias for name in names for alias in self.names_of(name)), shapes[0][0]):
+            return "skipped by name"
+        if any(size % self.require_divisible_by for shape in shapes for size in shape[1:]):
+            return f"not aligned to {self.require_divisible_by}"
+        return "with a bias" if self.skip_with_bias and experts.has_bias else None
 
 
 def _obstacle(linear: nn.Linear) -> str | None:
@@ -107,7 +130,13 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
     read_by_code = weights_read_by_code(model)
     shared = _parameters_outside_linears(model) if rules.keep_tied else set()
     for names, module in modules_by_identity(model):
-        if isinstance(module, TLEInt8Linear):
+        if isinstance(module, TLEInt8Linear | TLEInt8Experts):
+            continue
+        if is_experts(module):
+            if (reason := rules.reason_to_keep_experts(module, names)) is None:
+                selection.experts[names[0]] = module
+            else:
+                selection.keep(names[0], reason)
             continue
         if not isinstance(module, nn.Linear):
             if _holds_matrix(module):

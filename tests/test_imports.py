@@ -31,6 +31,7 @@ RANKS = {
     "hf_tle_int8.defaults": 6,
     "hf_tle_int8.checks": 6,
     "hf_tle_int8.loading": 7,
+    "hf_tle_int8.expert_files": 7,
     "hf_tle_int8.compressed_tensors": 8,
     "hf_tle_int8.quantizer": 8,
     "hf_tle_int8.registration": 9,
