@@ -4,6 +4,7 @@ The files are the same on both sides, ``<module>.weight`` int8 ``[N, K]`` and ``
 ``quantization_config`` in ``config.json`` differs. The compressed-tensors package is not needed.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from hf_tle_int8.loading import sub_configs
 from hf_tle_int8.matching import REGEX_PREFIX
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.expert_layout import is_experts
+
+logger = logging.getLogger(__name__)
 
 QUANT_METHOD = "compressed-tensors"
 _FORMAT = "int-quantized"
@@ -151,6 +154,8 @@ def to_compressed_tensors(model: nn.Module) -> dict[str, Any]:
 def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, **kwargs: Any) -> None:
     """Save an INT8 model so that stock transformers with the compressed-tensors package loads it.
 
+    Experts are written as llm-compressor writes them, which stock transformers does not read; a warning says so.
+
     Args:
         model: loaded with `TLEInt8Config`.
         save_directory: where to.
@@ -169,6 +174,12 @@ def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, 
         raise ConfigError(
             f"the files of {type(model).__name__} have all experts of {fused[0]} in one tensor: compressed-tensors "
             f"stores linears. Save with model.save_pretrained, or leave the experts in float."
+        )
+    if any(isinstance(module, TLEInt8Experts) for module in model.modules()):
+        logger.warning(
+            "%s has INT8 experts: stock transformers (5.23) reads only packed and FP8 experts of compressed-tensors. "
+            "For transformers, save with model.save_pretrained.",
+            type(model).__name__,
         )
     inner = [config for config in sub_configs(model.config) if hasattr(config, "quantization_config")]
     model.config.quantization_config = to_compressed_tensors(model)

@@ -1,5 +1,6 @@
 """Which linears and experts of a model become INT8, and for each of the others the reason why not."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -129,11 +130,15 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
     selection = Selection()
     read_by_code = weights_read_by_code(model)
     shared = _parameters_outside_linears(model) if rules.keep_tied else set()
+    holders = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     for names, module in modules_by_identity(model):
         if isinstance(module, TLEInt8Linear | TLEInt8Experts):
             continue
         if is_experts(module):
-            if (reason := rules.reason_to_keep_experts(module, names)) is None:
+            reason = rules.reason_to_keep_experts(module, names)
+            if reason is None and any(holders[id(parameter)] > 1 for parameter in module.parameters(recurse=False)):
+                reason = "with weights that another module shares"
+            if reason is None:
                 selection.experts[names[0]] = module
             else:
                 selection.keep(names[0], reason)

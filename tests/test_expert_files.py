@@ -310,9 +310,10 @@ class TestDamage:
 
 
 class TestCompressedTensors:
-    def test_there_and_back(self, saved, tmp_path):
+    def test_there_and_back(self, saved, tmp_path, caplog):
         model = quantize(saved("qwen")[0], "layers.0.mlp")
         save_compressed_tensors(model, tmp_path)
+        assert "Qwen3MoeForCausalLM has INT8 experts: stock transformers" in caplog.text
         config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
         assert config["ignore"] == ["lm_head", r"re:model\.layers\.0\.mlp\.experts\..*"]
         again = quantize(tmp_path)
