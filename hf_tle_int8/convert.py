@@ -16,8 +16,8 @@ from hf_tle_int8.adoption import adopt, check_adoptable
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.expert_codes import quantize_experts
 from hf_tle_int8.nn.expert_layout import projection_names, row_major
-from hf_tle_int8.nn.experts import quantize_experts
 from hf_tle_int8.nn.linear import (
     check_bias,
     check_int8_weight,

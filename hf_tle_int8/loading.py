@@ -13,8 +13,8 @@ from hf_tle_int8.checks import was_loaded
 from hf_tle_int8.errors import TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.expert_codes import quantize_experts
 from hf_tle_int8.nn.expert_layout import row_major
-from hf_tle_int8.nn.experts import quantize_experts
 from hf_tle_int8.selection import modules_by_identity
 
 

@@ -9,48 +9,12 @@ from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic
 from hf_tle_int8.errors import TLEInt8Error
+from hf_tle_int8.nn.expert_codes import Codes
 from hf_tle_int8.nn.expert_layout import projection_names, row_major
 from hf_tle_int8.nn.expert_ops import expert_linear
 from hf_tle_int8.nn.linear import check_int8_weight, normalize_scale
 from hf_tle_int8.nn.packed import pack_parameter, unpack_parameter
 from hf_tle_int8.packing import is_packed, unpack
-
-
-def quantize_experts(weight: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """`arithmetic.quantize_weight` of each expert, one after another.
-
-    Args:
-        weight: ``[E, N, K]``, floating point, of any strides.
-        name: what an error calls it.
-
-    Returns:
-        ``(q, scale)``: int8 ``[E, N, K]`` and fp32 ``[E, N, 1]`` with ``weight ≈ q * scale``.
-
-    Raises:
-        InputTypeError, InputValueError: see `arithmetic.check_weight`; the message names the expert.
-    """
-    q = torch.empty(weight.shape, dtype=torch.int8)
-    scale = torch.empty((*weight.shape[:2], 1), dtype=torch.float32)
-    for expert, own in enumerate(weight):
-        q[expert], scale[expert] = arithmetic.quantize_weight(own, f"{name}[{expert}]")
-    return q, scale
-
-
-class _Codes:
-    """An int8 weight ``[E, N, K]``; a packed one is turned back into that, and packed again by the next call."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, experts: "TLEInt8Experts | None", owner: type) -> Any:
-        if experts is None:
-            return self
-        weight = experts._parameters.get(self.name)
-        if weight is None:
-            raise AttributeError(f"{owner.__name__} has no {self.name}.")
-        if weight.dtype == torch.int8:
-            unpack_parameter(weight, *experts.projections[self.name][1:])
-        return weight
 
 
 class TLEInt8Experts(nn.Module):
@@ -75,9 +39,9 @@ class TLEInt8Experts(nn.Module):
     # transformers must not run its weight initialization on int8 codes.
     _is_hf_initialized = True
 
-    gate_up_proj = _Codes()
-    up_proj = _Codes()
-    down_proj = _Codes()
+    gate_up_proj = Codes()
+    up_proj = Codes()
+    down_proj = Codes()
 
     source_cls: Any
     projections: dict[str, tuple[int, int, int]]
