@@ -146,18 +146,19 @@ def _stack(
         place = slice(part * rows, (part + 1) * rows)
         for expert in range(count):
             tensor, sources[expert] = _materialized(sources[expert]), None
+            called = f"{pattern.replace('*', str(expert))}, for {name},"
             if tensor.shape != (rows, k) and not (k == 1 and tensor.shape == (rows,)):
                 raise CheckpointError(
-                    f"{pattern} of expert {expert}, for {name}, has shape {tuple(tensor.shape)}, the model needs "
-                    f"{(rows, k)}. The checkpoint is of another model."
+                    f"{called} has shape {tuple(tensor.shape)}, the model needs {(rows, k)}. "
+                    f"The checkpoint is of another model."
                 )
             if scale is not None:
-                tensor, scale[expert, place] = quantize_weight(tensor, f"{name}[{expert}]")
+                tensor, scale[expert, place] = quantize_weight(tensor, called)
             if not stacked.numel():
                 stacked = torch.empty((count, n, k), dtype=tensor.dtype)
             if tensor.dtype != stacked.dtype:
                 raise CheckpointError(
-                    f"{pattern} of expert {expert}, for {name}, has dtype {tensor.dtype}, others have {stacked.dtype}. "
+                    f"{called} has dtype {tensor.dtype}, others have {stacked.dtype}. "
                     f"Save the checkpoint again from the float model."
                 )
             stacked[expert, place] = tensor.reshape(rows, k)
