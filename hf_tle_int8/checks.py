@@ -1,15 +1,15 @@
 """Checks of a checkpoint: before it is quantized, and of what was loaded from it."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from hf_tle_int8.errors import CheckpointError, TLEInt8Error
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import is_linear
+from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.nn.linear import check_scale_values
 
 _FLOATS_ON_DISK = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
@@ -71,24 +71,39 @@ def _model_errors(model: nn.Module, expected_shapes: Mapping[str, torch.Size]) -
             yield f"{name} has shape {shapes}. The checkpoint is of another model."
     for name, linear in model.named_modules():
         if isinstance(linear, TLEInt8Linear):
-            yield from _layer_errors(name, linear)
-        elif is_linear(linear) and not (weight := cast(Tensor, linear.weight)).is_floating_point():
+            yield from _layer_errors(name, linear, ("weight",))
+        elif isinstance(linear, TLEInt8Experts):
+            yield from _layer_errors(name, linear, linear.projections)
+        elif is_linear(linear) or is_experts(linear):
+            yield from _codes_of_float_layer(name, linear)
+
+
+def _codes_of_float_layer(name: str, layer: nn.Module) -> Iterator[str]:
+    for key, tensor in layer.named_parameters(recurse=False):
+        if not tensor.is_floating_point():
             yield (
-                f"{name}.weight has dtype {weight.dtype}, but {name} is configured to stay in float. "
+                f"{name}.{key} has dtype {tensor.dtype}, but {name} is configured to stay in float. "
                 f"Restore the configuration that was saved with the checkpoint."
             )
 
 
-def _layer_errors(name: str, layer: TLEInt8Linear) -> Iterator[str]:
+def _layer_errors(name: str, layer: nn.Module, codes: Container[str]) -> Iterator[str]:
     for key, tensor in layer.named_parameters(recurse=False):
         if not was_loaded(tensor):
             yield f"{name}.{key} is missing from the checkpoint. {_SAVE_AGAIN}"
-        elif key == "weight" and tensor.dtype != torch.int8:
-            yield f"{name}.weight has dtype {tensor.dtype}, int8 codes are needed. {_SAVE_AGAIN}"
-        elif key != "weight" and not tensor.is_floating_point():
+        elif key in codes and tensor.dtype != torch.int8:
+            yield f"{name}.{key} has dtype {tensor.dtype}, int8 codes are needed. {_SAVE_AGAIN}"
+        elif key not in codes and not tensor.is_floating_point():
             yield f"{name}.{key} has dtype {tensor.dtype}, floating point is needed. {_SAVE_AGAIN}"
-        elif key == "weight_scale" and tensor.device.type != "meta":
-            try:
-                check_scale_values(tensor, f"{name}.weight_scale")
-            except TLEInt8Error as error:
-                yield str(error)
+        elif key.removesuffix("_scale") in codes and key not in codes and tensor.device.type != "meta":
+            # Of a linear, or of each expert.
+            each = {f"{name}.{key}[{i}]": own for i, own in enumerate(tensor)} if tensor.dim() == 3 else None
+            yield from _scale_errors(each or {f"{name}.{key}": tensor})
+
+
+def _scale_errors(scales: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, scale in scales.items():
+        try:
+            check_scale_values(scale, name)
+        except TLEInt8Error as error:
+            yield str(error)

@@ -4,6 +4,7 @@ The files are the same on both sides, ``<module>.weight`` int8 ``[N, K]`` and ``
 ``quantization_config`` in ``config.json`` differs. The compressed-tensors package is not needed.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,13 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
+from hf_tle_int8.expert_files import fused_in_files
 from hf_tle_int8.loading import sub_configs
 from hf_tle_int8.matching import REGEX_PREFIX
-from hf_tle_int8.nn import TLEInt8Conv1D, TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Conv1D, TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.expert_layout import is_experts
+
+logger = logging.getLogger(__name__)
 
 QUANT_METHOD = "compressed-tensors"
 _FORMAT = "int-quantized"
@@ -123,9 +128,12 @@ def load_config(name_or_path: str, **kwargs: Any) -> PreTrainedConfig:
 
 
 def to_compressed_tensors(model: nn.Module) -> dict[str, Any]:
-    """The compressed-tensors ``quantization_config`` that describes ``model``: its float linears are its ``ignore``."""
+    """The compressed-tensors ``quantization_config`` that describes ``model``: its float layers are its ``ignore``."""
     linears = {name: m for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.Linear)}
     ignore = [name for name, linear in linears.items() if not isinstance(linear, TLEInt8Linear)]
+    # Their files have a linear for each projection of each expert.
+    experts = [name for name, m in model.named_modules() if is_experts(m) and not isinstance(m, TLEInt8Experts)]
+    ignore += [f"{REGEX_PREFIX}{re.escape(name)}\\..*" for name in experts]
     return {
         "quant_method": QUANT_METHOD,
         "format": _FORMAT,
@@ -146,14 +154,16 @@ def to_compressed_tensors(model: nn.Module) -> dict[str, Any]:
 def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, **kwargs: Any) -> None:
     """Save an INT8 model so that stock transformers with the compressed-tensors package loads it.
 
+    Experts are written as llm-compressor writes them, which stock transformers does not read; a warning says so.
+
     Args:
         model: loaded with `TLEInt8Config`.
         save_directory: where to.
         kwargs: for ``model.save_pretrained``.
 
     Raises:
-        ConfigError: ``model`` was not loaded with `TLEInt8Config`, or has INT8 layers that are no ``nn.Linear`` in
-            float, which that package leaves alone.
+        ConfigError: ``model`` was not loaded with `TLEInt8Config`, has INT8 layers that are no ``nn.Linear`` in float,
+            which that package leaves alone, or has experts whose files are not linears.
     """
     own = getattr(model.config, "quantization_config", None)
     if not isinstance(own, TLEInt8Config):
@@ -167,6 +177,17 @@ def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, 
             f"{len(foreign)} layers such as {foreign[0]} are Conv1D in float: the compressed-tensors package quantizes "
             f"nn.Linear alone, and would take their codes for weights. Use model.save_pretrained, or load with "
             f"modules_to_not_convert={[foreign[0]]!r} and the like."
+        )
+    if fused := fused_in_files(model):
+        raise ConfigError(
+            f"the files of {type(model).__name__} have all experts of {fused[0]} in one tensor: compressed-tensors "
+            f"stores linears. Save with model.save_pretrained, or leave the experts in float."
+        )
+    if any(isinstance(module, TLEInt8Experts) for module in model.modules()):
+        logger.warning(
+            "%s has INT8 experts: stock transformers (5.23) reads only packed and FP8 experts of compressed-tensors. "
+            "For transformers, save with model.save_pretrained.",
+            type(model).__name__,
         )
     inner = [config for config in sub_configs(model.config) if hasattr(config, "quantization_config")]
     model.config.quantization_config = to_compressed_tensors(model)

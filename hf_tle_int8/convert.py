@@ -16,8 +16,10 @@ from hf_tle_int8.adapters import inside_adapters
 from hf_tle_int8.adoption import adopt, check_adoptable
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import become_int8, bias_of, float_rows
+from hf_tle_int8.nn.expert_codes import quantize_experts
+from hf_tle_int8.nn.expert_layout import projection_names, row_major
 from hf_tle_int8.nn.linear import (
     check_bias,
     check_int8_weight,
@@ -40,7 +42,7 @@ def quantize_and_replace_linears(
     require_divisible_by: int = 1,
     skip_with_bias: bool = False,
 ) -> int:
-    """Quantize the linears of ``model`` in place.
+    """Quantize the linears of ``model``, and the fused experts of transformers, in place.
 
     Every weight is checked before the first one is converted, so an error leaves the model as it was. A model of
     transformers is better loaded with ``quantization_config=TLEInt8Config()``, which never holds the float weights; but
@@ -54,7 +56,7 @@ def quantize_and_replace_linears(
         skip_with_bias: leave linears that have a bias.
 
     Returns:
-        How many linears were replaced; a module that is registered twice counts once.
+        How many linears, and layers of experts, were replaced; a module that is registered twice counts once.
 
     Raises:
         ConfigError: a malformed option, or a model of transformers that is quantized by another method.
@@ -67,6 +69,8 @@ def quantize_and_replace_linears(
         rows = float_rows(linear)
         check_placement(rows, f"{name}.weight", allowed=("cpu",))
         arithmetic.check_weight(rows, f"{name}.weight")
+    for name, experts in selection.experts.items():
+        _check_experts(experts, name)
     for twins in _by_weight(selection):
         first, *others = twins.values()
         codes, scale = arithmetic.quantize_weight(float_rows(first))
@@ -75,12 +79,24 @@ def quantize_and_replace_linears(
             _share(layer, become_int8(other, codes, scale, bias_of(other)))
         del codes
         layer.pack_()
-    converted = len(selection.convert)
+    for experts in selection.experts.values():
+        weights = {key: row_major(experts, experts.get_parameter(key)) for key in projection_names(experts)}
+        TLEInt8Experts.become(experts, {key: quantize_experts(w, key) for key, w in weights.items()}).pack_()
+    converted = len(selection.convert) + len(selection.experts)
     if converted:
         adopt(model)
         share_inputs(model)
-    logger.log(logging.INFO if converted else logging.WARNING, selection.summary(converted))
+    summary = selection.summary(len(selection.convert), len(selection.experts))
+    logger.log(logging.INFO if converted else logging.WARNING, summary)
     return converted
+
+
+def _check_experts(experts: nn.Module, name: str) -> None:
+    for key in projection_names(experts):
+        weight = experts.get_parameter(key)
+        check_placement(weight, f"{name}.{key}", allowed=("cpu",))
+        for expert, own in enumerate(row_major(experts, weight)):
+            arithmetic.check_weight(own, f"{name}.{key}[{expert}]")
 
 
 def replace_linears_with_tle_int8(
@@ -93,9 +109,9 @@ def replace_linears_with_tle_int8(
 
     A linear called ``name`` takes ``name.weight`` (int8 ``[N, K]``, of a ``Conv1D`` too), ``name.weight_scale``
     (``[N]``, ``[N, 1]`` or a scalar) and, where the linear has one, ``name.bias``; the tensors are used as they are,
-    not copied. Linears that the state dict has no int8 weight for stay, unless they share the weight of one that has:
-    load the rest with ``model.load_state_dict(rest, strict=False)``. Every tensor is checked before the first linear
-    is replaced, so an error leaves the model as it was.
+    not copied. Fused experts stay, as do linears that the state dict has no int8 weight for, unless they share the
+    weight of one that has: load the rest with ``model.load_state_dict(rest, strict=False)``. Every tensor is checked
+    before the first linear is replaced, so an error leaves the model as it was.
 
     Args:
         model: any module, also one on the meta device.
@@ -111,7 +127,7 @@ def replace_linears_with_tle_int8(
         CheckpointError: a tensor that is missing, misshapen, mistyped or out of range, named.
     """
     check_adoptable(model)
-    selection = _select(model, skip, require_divisible_by, keep_tied=False)
+    selection = _select(model, skip, require_divisible_by, of_state_dict=True)
     states: dict[str, _State] = {}
     for twins in _by_weight(selection):
         states |= _read_states(twins, selection, state_dict)
@@ -156,7 +172,7 @@ def _select(
     skip: Iterable[str] | None,
     require_divisible_by: int,
     skip_with_bias: bool = False,
-    keep_tied: bool = True,
+    of_state_dict: bool = False,
 ) -> Selection:
     if type(require_divisible_by) is not int or require_divisible_by < 1:
         raise ConfigError(f"require_divisible_by={require_divisible_by!r}: a whole number of 1 or more is needed.")
@@ -164,7 +180,11 @@ def _select(
         raise ConfigError(f"skip_with_bias={skip_with_bias!r}: True or False is needed.")
     matcher = ModuleMatcher([] if skip is None else skip)
     rules = Rules(
-        matcher, require_divisible_by=require_divisible_by, skip_with_bias=skip_with_bias, keep_tied=keep_tied
+        matcher,
+        require_divisible_by=require_divisible_by,
+        skip_with_bias=skip_with_bias,
+        keep_tied=not of_state_dict,
+        keep_experts="with fused experts, which are not read from a state dict," if of_state_dict else None,
     )
     selection = select_linears(model, rules)
     for name in selection.convert.keys() & inside_adapters(model):

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from hf_tle_int8.matching import ModuleMatcher
 from hf_tle_int8.nn.conv1d import is_linear
+from hf_tle_int8.nn.expert_layout import is_experts, projection_names
 
 FP32 = "kept in fp32 by its model"
 
@@ -45,10 +46,15 @@ def head_names(model: PreTrainedModel) -> set[str]:
 
 
 def fp32_linears(model: PreTrainedModel) -> dict[str, str]:
-    """The linears that the model's own class asks to keep in fp32 -> the reason to skip them."""
+    """The linears and experts that the model's own class asks to keep in fp32 -> the reason to skip them."""
     wanted = [*(model._keep_in_fp32_modules or []), *(model._keep_in_fp32_modules_strict or [])]
     matcher = ModuleMatcher(wanted)
-    return {name: FP32 for name, _ in _named_linears(model) if matcher.matches([name])}
+    experts = {name: m for name, m in model.named_modules(remove_duplicate=False) if is_experts(m)}
+    parts = {name: [name, *(f"{name}.{part}" for part in projection_names(m))] for name, m in experts.items()}
+    return {
+        **{name: FP32 for name, _ in _named_linears(model) if matcher.matches([name])},
+        **{name: FP32 for name, known_as in parts.items() if matcher.matches(known_as)},
+    }
 
 
 def default_skips(model: PreTrainedModel, heads: bool) -> dict[str, str]:

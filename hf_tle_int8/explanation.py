@@ -1,6 +1,7 @@
 """`explain`: what each layer of a model in memory runs on, what it takes, and why it is not INT8."""
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -13,8 +14,9 @@ from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import InputTypeError
 from hf_tle_int8.layer_table import CONVERTIBLE, FLOAT, INT8, LayerRow, LayerTable, kernel_of, packed_bytes_of
 from hf_tle_int8.matching import ModuleMatcher, name_aliases
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import is_linear, size_of
+from hf_tle_int8.nn.expert_layout import is_experts, projection_names, row_major
 from hf_tle_int8.selection import SKIPPED, Rules, Selection, modules_by_identity, select_linears
 
 
@@ -68,6 +70,8 @@ def describe(module: nn.Module, context: Context) -> LayerRow | None:
     if is_linear(module):
         weight = cast(Tensor, module.weight)
         return linear_row(context, module, _dtype(weight), weight.nbytes)
+    if is_experts(module):
+        return experts_row(context, module, int8=False)
     if context.reason is None:
         return None
     tensors = dict(module.named_parameters(recurse=False))
@@ -91,6 +95,51 @@ def _(module: TLEInt8Linear, context: Context) -> LayerRow:
     # As it is held: `module.weight` would unpack it.
     weight = dict(module.named_parameters(recurse=False))["weight"]
     return linear_row(context, module, _dtype(weight), weight.nbytes, int8=True)
+
+
+@describe.register
+def _(module: TLEInt8Experts, context: Context) -> LayerRow:
+    return experts_row(context, module, int8=True)
+
+
+def experts_row(context: Context, experts: nn.Module, int8: bool) -> LayerRow:
+    """The row of the fused experts of a layer; its shape and kernels are those of the first of the two products.
+
+    Args:
+        context: their name, and why they stay in floating point.
+        experts: in float or INT8; may be on the meta device.
+        int8: whether they are INT8, or will be once they are loaded.
+    """
+    # As they are held: an attribute would unpack them.
+    tensors = dict(experts.named_parameters(recurse=False))
+    names = projection_names(experts)
+    shapes: dict[str, tuple[int, ...]]
+    if isinstance(experts, TLEInt8Experts):
+        shapes = dict(experts.projections)
+    else:
+        shapes = {name: tuple(row_major(experts, tensors[name]).shape) for name in names}
+    (_, n, k), *_ = shapes.values()
+    state = INT8 if int8 else CONVERTIBLE if context.reason is None else FLOAT
+    in_int8 = state != FLOAT
+    packed = [e * size for e, rows, k in shapes.values() if (size := packed_bytes_of(rows, k)) is not None]
+    saved = {name: f"{_dtype(tensor)} {list(tensor.shape)}" for name, tensor in tensors.items()}
+    if int8:
+        for name, shape in shapes.items():
+            saved |= {name: f"int8 {list(shape)}", f"{name}_scale": f"float32 {[*shape[:2], 1]}"}
+    return LayerRow(
+        name=context.name,
+        kind=type(experts).__name__,
+        shape=shapes[names[0]],
+        state=state,
+        dtype="int8" if int8 else _dtype(tensors[names[0]]),
+        decode=kernel_of(1, n, k) if in_int8 else "plain torch",
+        prefill=kernel_of(context.prefill_rows, n, k) if in_int8 else "plain torch",
+        held_bytes=sum(tensors[name].numel() * (1 if int8 else tensors[name].itemsize) for name in names),
+        saved={f"{context.name}.{key}": value for key, value in saved.items()},
+        row_major_bytes=sum(map(math.prod, shapes.values())) if in_int8 else None,
+        packed_bytes=sum(packed) if in_int8 and packed else None,
+        reason=(context.reason or "").rstrip(","),
+    )
 
 
 def linear_row(context: Context, linear: nn.Module, dtype: str, held_bytes: int, int8: bool = False) -> LayerRow:
@@ -168,7 +217,10 @@ def _reasons_in(model: PreTrainedModel) -> dict[str, str]:
         quantizer = getattr(model, "hf_quantizer", None)
         recorded = {} if quantizer is None else _by_name(quantizer.selection)
         found = {name: recorded.get(name, why) if why == SKIPPED else why for name, why in found.items()}
-        found |= {name: recorded.get(name, "added after the model was quantized") for name in selection.convert}
+        found |= {
+            name: recorded.get(name, "added after the model was quantized")
+            for name in [*selection.convert, *selection.experts]
+        }
     return found
 
 

@@ -15,10 +15,11 @@ from hf_tle_int8 import compressed_tensors, defaults, resolution
 from hf_tle_int8.checkpoint_files import Header, read_headers
 from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
 from hf_tle_int8.errors import CheckpointError, UnsupportedSchemeError
-from hf_tle_int8.explanation import Context, describe, linear_row
+from hf_tle_int8.explanation import Context, describe, experts_row, linear_row
 from hf_tle_int8.layer_table import LayerRow, LayerTable
 from hf_tle_int8.matching import name_aliases
 from hf_tle_int8.nn.conv1d import is_linear, size_of
+from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.selection import modules_by_identity
 
 _CONFIG = "config.json"
@@ -55,11 +56,12 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
         # The saved list names what stays, not why.
         by_default = defaults.default_skips(model, heads=not quantized.quantize_lm_head)
         kept |= {name: reason for name, reason in by_default.items() if name in kept}
-    int8 = set() if quantized is None else set(selection.convert)
+    int8 = set() if quantized is None else {*selection.convert, *selection.experts}
     rows = _rows(model, kept, headers, int8, prefill_rows)
     notes = [f"{folder} holds {_what(quantized, found)}."]
     on_disk = sum(header.dtype == "int8" for header in headers.values())
-    if quantized is not None and on_disk != len(int8):
+    # Experts are one tensor each in most files.
+    if quantized is not None and not selection.experts and on_disk != len(int8):
         notes.append(f"Its files have {on_disk} int8 tensors, and its configuration expects {len(int8)} INT8 linears.")
     return LayerTable(tuple(rows), prefill_rows, sum(header.bytes for header in headers.values()), tuple(notes))
 
@@ -131,6 +133,8 @@ def _rows(
         context = Context(names[0], prefill_rows, next((kept[name] for name in names if name in kept), None))
         if is_linear(module):
             rows.append(_linear_row(context, module, headers, names[0] in int8))
+        elif is_experts(module):
+            rows.append(experts_row(context, module, names[0] in int8))
         elif (row := describe(module, context)) is not None:
             rows.append(row)
     return rows

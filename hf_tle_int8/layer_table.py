@@ -24,7 +24,8 @@ class LayerRow:
     Attributes:
         name: as in ``model.named_modules()``.
         kind: its class.
-        shape: ``[N, K]``; of a layer that is no linear, the shape of its largest tensor.
+        shape: ``[N, K]``; of experts, ``[E, N, K]`` of the first product; of another layer, the shape of its largest
+            tensor.
         state: ``int8``; ``convertible``: in float, and ``TLEInt8Config()`` would convert it; or ``float``.
         dtype: of its weight.
         decode: the kernel and its tile (rows x columns) for one row, or ``plain torch``.
@@ -33,7 +34,7 @@ class LayerRow:
         row_major_bytes: of its weight as int8 without padding, N * K; None where it stays in float.
         packed_bytes: of its weight as panels for the kernels of this machine; None too where none can run.
         saved: names of the tensors that a checkpoint has of it -> dtype and shape; classes that rename or fuse tensors
-            while loading, such as Llava, have other names in their files.
+            while loading, such as Llava and mixtures of experts, have other names in their files.
         reason: why it is not INT8; empty where it is.
     """
 

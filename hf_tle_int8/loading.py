@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import ConversionOps
-from transformers.quantizers.quantizers_utils import get_module_from_name
 
 from hf_tle_int8.arithmetic import quantize_weight
 from hf_tle_int8.checks import was_loaded
 from hf_tle_int8.errors import TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher
-from hf_tle_int8.nn import TLEInt8Linear
-from hf_tle_int8.nn.conv1d import become_int8, bias_of, float_rows
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
+from hf_tle_int8.nn.conv1d import become_int8, bias_of, float_rows, is_linear
+from hf_tle_int8.nn.expert_codes import quantize_experts
+from hf_tle_int8.nn.expert_layout import row_major
 from hf_tle_int8.nn.linear import check_placement
 from hf_tle_int8.selection import modules_by_identity
 
@@ -41,6 +42,8 @@ class QuantizeWeight(ConversionOps):
     def convert(self, input_dict: dict[str, Any], model: Any = None, **kwargs: Any) -> dict[str, Tensor]:
         """``{name: float [N, K]}`` -> ``{name: int8 [N, K], name + "_scale": fp32 [N, 1]}``; from `Conv1D`, ``[K, N]``.
 
+        Experts that one tensor holds, ``[E, N, K]`` or ``[E, K, N]`` as their class has them, become ``[E, N, K]``.
+
         transformers would turn an exception raised here into a line of its log; errors are collected instead, and
         `check_loaded` raises them.
         """
@@ -51,29 +54,35 @@ class QuantizeWeight(ConversionOps):
             converted[name] = tensor
             if not self.state.param_needs_quantization(model, name):
                 continue
-            layer, _ = get_module_from_name(model, name)
-            rows = layer.rows(tensor)
+            layer = model.get_submodule(name.rpartition(".")[0])
+            experts = isinstance(layer, TLEInt8Experts)
+            rows = row_major(layer, tensor) if experts else layer.rows(tensor)
             if rows.shape != self.state.expected_shapes[name]:
                 # transformers reports it, or initializes the layer anew under ignore_mismatched_sizes.
                 self.state.mismatched.add(name)
                 continue
             try:
-                converted[name], converted[f"{name}_scale"] = quantize_weight(rows, name)
+                quantize = quantize_experts if experts else quantize_weight
+                converted[name], converted[f"{name}_scale"] = quantize(rows, name)
             except TLEInt8Error as error:
                 self.state.errors.append(str(error))
         return converted
 
 
-def make_skeleton(linear: nn.Module) -> None:
-    """Turn ``linear``, on the meta device, into an INT8 layer that waits for its tensors: a weight of ``[N, K]``.
+def make_skeleton(layer: nn.Module) -> None:
+    """Turn a linear or experts, on the meta device, into an INT8 layer that waits for its tensors.
 
-    The weight keeps its float dtype until int8 codes replace it. Up to transformers 5.22, a tensor of the checkpoint is
-    cast to the dtype found here before it can be quantized; and what turns out to be new to the checkpoint is
-    initialized by the model's own code, as it would be in float, and goes back to its float class (`settle`).
+    The weight ``[N, K]`` keeps its float dtype until int8 codes replace it. Up to transformers 5.22, a tensor of the
+    checkpoint is cast to the dtype found here before it can be quantized; and what turns out to be new to the
+    checkpoint is initialized by the model's own code, as it would be in float, and goes back to its float class
+    (`settle`). Experts are never new: they belong to the body of a model.
     """
-    weight = float_rows(linear)
-    scale = torch.empty((weight.shape[0], 1), dtype=torch.float32, device="meta")
-    become_int8(linear, weight, scale, bias_of(linear))._is_hf_initialized = False
+    if is_linear(layer):
+        weight = float_rows(layer)
+        scale = torch.empty((weight.shape[0], 1), dtype=torch.float32, device="meta")
+        become_int8(layer, weight, scale, bias_of(layer))._is_hf_initialized = False
+    else:
+        TLEInt8Experts.become(layer)
 
 
 def settle(model: PreTrainedModel, is_new: Callable[[str], bool]) -> list[str]:
@@ -88,6 +97,8 @@ def settle(model: PreTrainedModel, is_new: Callable[[str], bool]) -> list[str]:
     """
     new = []
     for names, layer in modules_by_identity(model):
+        if isinstance(layer, TLEInt8Experts):
+            layer.close()
         if not isinstance(layer, TLEInt8Linear):
             continue
         del layer._is_hf_initialized
@@ -121,7 +132,7 @@ def sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Turn each INT8 layer of ``model`` back into its float class and cast its floating parameters to ``dtype``.
+    """Turn each INT8 layer of ``model`` back into what it was and cast its floating parameters to ``dtype``.
 
     Buffers keep their dtype, as do parameters that the model's class keeps in fp32: rotary frequencies, for one.
 
@@ -141,6 +152,8 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
     ties = model.all_tied_weights_keys
     for scale in [name for name in ties if name.endswith(".weight_scale") and name.removesuffix("_scale") in ties]:
         del ties[scale]
+    for experts in [module for module in model.modules() if isinstance(module, TLEInt8Experts)]:
+        experts.revert(dtype)
     in_fp32 = ModuleMatcher(model._get_dtype_plan(dtype))
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not in_fp32.matches([name]):

@@ -76,6 +76,36 @@ class ModuleMatcher:
         return [pattern for pattern in self._matchers if pattern not in self._matched]
 
 
+# What checkpoints call the projections of one expert.
+_EXPERT_PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w2", "w3"))
+
+
+def matches_experts(matcher: ModuleMatcher, names: Iterable[str], count: int) -> bool:
+    """Whether ``matcher`` matches all of the experts that a model has in one module, by their names in checkpoints.
+
+    Args:
+        matcher: the user's list.
+        names: of the module; its experts are called ``<name>.3.up_proj``.
+        count: of its experts.
+
+    Raises:
+        ConfigError: some of the experts, or of their projections, are matched and others are not.
+    """
+    names = list(names)
+    for parts in _EXPERT_PARTS:
+        each = [f"{expert}.{part}" for expert in range(count) for part in parts]
+        hits = [tail for tail in each if matcher.matches(f"{name}.{tail}" for name in names)]
+        if len(hits) == len(each):
+            return True
+        if hits:
+            raise ConfigError(
+                f"{matcher.option} matches {names[0]}.{hits[0]} and other experts, {len(hits)} of {len(each)} matrices "
+                f"of this layer: its experts are one module, which stays in floating point as a whole or not at all. "
+                f"List {names[0]!r}, or none of its experts."
+            )
+    return False
+
+
 def warn_unmatched(matcher: ModuleMatcher) -> None:
     """Log a warning that names the patterns of ``matcher`` which matched no linear."""
     if unmatched := matcher.unmatched():

@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import PreTrainedModel
 
 from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 
 _FILE = "README.md"
 
@@ -68,11 +68,13 @@ def _card(model: PreTrainedModel, tags: list[str] | None = None) -> ModelCard:
 
 def _text(model: PreTrainedModel, base: str | None) -> Iterator[str]:
     name = type(model).__name__
-    layers = sum(isinstance(module, TLEInt8Linear) for module in model.modules())
+    layers, experts = (sum(isinstance(m, cls) for m in model.modules()) for cls in (TLEInt8Linear, TLEInt8Experts))
+    of_experts = f", and the experts of {experts}," if experts else ""
     of_base = f" of [{base}](https://huggingface.co/{base})" if base else ""
     yield f"# {name} in INT8\n"
-    yield f"INT8 (W8A8, dynamic){of_base}, made with hf_tle_int8. {layers} linear layers have int8 weights with one"
-    yield "scale for each output channel; activations are quantized to int8 for each token at run time. The rest is in"
+    yield f"INT8 (W8A8, dynamic){of_base}, made with hf_tle_int8. {layers} linear layers{of_experts}"
+    yield "have int8 weights with one scale for each output channel; activations are quantized to int8 for each token"
+    yield "at run time. The rest is in"
     yield f"{str(model.dtype).removeprefix('torch.')}. It runs on CPUs (AArch64, x86-64).\n"
     yield "## Load it\n"
     auto = name if hasattr(transformers, name) else "AutoModel"

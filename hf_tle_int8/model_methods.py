@@ -4,6 +4,7 @@ They are wrapped once, when the first INT8 model comes about; a model without IN
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 
 from hf_tle_int8 import model_card
 from hf_tle_int8.errors import ConfigError, UnsupportedTrainingError
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.linear import NOT_TRAINABLE
 
 _MARK = "_tle_int8_wrapped"
@@ -72,6 +73,13 @@ def _(module: TLEInt8Linear) -> int:
     # As it is held: `module.weight` would unpack it.
     held = dict(module.named_parameters(recurse=False))["weight"].numel()
     return held - module.out_features * module.in_features + module.weight_scale.numel()
+
+
+@surplus.register
+def _(module: TLEInt8Experts) -> int:
+    held = dict(module.named_parameters(recurse=False))
+    scales = sum(held[f"{name}_scale"].numel() for name in module.projections)
+    return scales + sum(held[name].numel() - math.prod(shape) for name, shape in module.projections.items())
 
 
 def _is_int8(module: nn.Module) -> bool:

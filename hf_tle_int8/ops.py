@@ -48,14 +48,19 @@ def linear(
         UnsupportedPlacementError: ``x`` or ``weight`` is not in the memory of the CPU.
         NotImplementedError: ``x`` has a forward-mode tangent.
     """
+    refuse_tangent(x)
+    in_features = weight.shape[1] if in_features is None else in_features
+    check_input(x, weight, weight_scale, bias, in_features)
+    return torch.ops.tle_int8.linear(x, weight, weight_scale, bias, in_features)
+
+
+def refuse_tangent(x: Tensor) -> None:
+    """Raise `NotImplementedError` where ``x`` has a forward-mode tangent, which would be taken for zero."""
     if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
         raise NotImplementedError(
             "the input has a tangent: INT8 linears have no forward-mode derivative, and would take it for zero. "
             "Use reverse mode (backward, torch.func.vjp), or dequantize the layer with to_linear()."
         )
-    in_features = weight.shape[1] if in_features is None else in_features
-    _check_input(x, weight, weight_scale, bias, in_features)
-    return torch.ops.tle_int8.linear(x, weight, weight_scale, bias, in_features)
 
 
 def linear_of_shared(
@@ -69,7 +74,7 @@ def linear_of_shared(
     compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
     if differentiated or not compiled or not traced_in(reader.of):
         return linear(x, weight, weight_scale, bias, in_features)
-    _check_input(x, weight, weight_scale, bias, in_features)
+    check_input(x, weight, weight_scale, bias, in_features)
     quantized = reader.of.traced(x, reader.bit)
     return torch.ops.tle_int8.linear_quantized(x, quantized, weight, weight_scale, bias, in_features)
 
@@ -93,7 +98,8 @@ def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> None:
+def check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> None:
+    """Raise unless ``x`` can be the input of a layer of these tensors; see `linear`."""
     if x.dtype not in arithmetic.FLOAT_DTYPES:
         raise InputTypeError(
             f"the input has dtype {x.dtype}: an INT8 linear takes float32, float16 or bfloat16 and quantizes it "
@@ -119,7 +125,7 @@ def _check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor |
 
 def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> Tensor:
     # Traced code gets here without `linear`.
-    _check_input(x, weight, weight_scale, bias, in_features)
+    check_input(x, weight, weight_scale, bias, in_features)
     n, k = weight_scale.shape[0], in_features
     if is_packed(weight):
         if execution.unavailable() is None and execution.layout().packing.fits(weight, n, k):

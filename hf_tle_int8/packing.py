@@ -1,5 +1,9 @@
-"""Row-major int8 weights to panels and back, in plain torch."""
+"""Row-major int8 weights to panels and back, in plain torch.
 
+A weight is ``[N, K]``, or ``[E, N, K]`` where experts are stacked: then its panels are stacked as well.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +34,9 @@ class Packing:
         return -(-n // self.n_multiple) * self.n_multiple, -(-k // self.k_multiple) * self.k_multiple
 
     def pack(self, weight: Tensor) -> Tensor:
-        """int8 ``[N, K]`` to contiguous panels."""
+        """int8 ``[N, K]``, or ``[E, N, K]`` one after another, to contiguous panels."""
+        if weight.dim() == 3:
+            return _stack(self.pack, weight)
         n, k = weight.shape
         padded_n, padded_k = self.padded(n, k)
         if (padded_n, padded_k) != (n, k):
@@ -40,10 +46,12 @@ class Packing:
         words = _words(weight, self.group).unflatten(0, (padded_n // self.columns, self.columns))
         return words.transpose(1, 2).contiguous().view(torch.int8).unflatten(2, (self.columns, self.group))
 
-    def fits(self, panels: Tensor, n: int, k: int) -> bool:
-        """Whether these can be the panels that `pack` makes of a weight ``[n, k]``."""
+    def fits(self, panels: Tensor, *shape: int) -> bool:
+        """Whether these can be the panels that `pack` makes of a weight of this shape."""
+        *experts, n, k = shape
         padded_n, padded_k = self.padded(n, k)
         return panels.is_contiguous() and panels.shape == (
+            *experts,
             padded_n // self.columns,
             padded_k // self.group,
             self.columns,
@@ -52,13 +60,25 @@ class Packing:
 
 
 def is_packed(weight: Tensor) -> bool:
-    """Whether an int8 weight is panels rather than row-major ``[N, K]``."""
-    return weight.dim() == 4
+    """Whether an int8 weight is panels rather than row-major ``[N, K]`` or ``[E, N, K]``."""
+    return weight.dim() >= 4
 
 
 def unpack(panels: Tensor, n: int, k: int) -> Tensor:
-    """The int8 ``[n, k]`` that any `Packing` has packed, contiguous."""
+    """The int8 ``[n, k]``, or ``[E, n, k]``, that any `Packing` has packed, contiguous."""
+    if panels.dim() == 5:
+        return _stack(lambda own: unpack(own, n, k), panels)
     return unpack_channels(panels, 0, n, k)
+
+
+def _stack(convert: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
+    """``convert`` of each expert's weight, one after another, so that its scratch is that of one."""
+    first = convert(weights[0])
+    stacked = first.new_empty((len(weights), *first.shape))
+    stacked[0] = first
+    for expert in range(1, len(weights)):
+        stacked[expert] = convert(weights[expert])
+    return stacked
 
 
 def unpack_channels(panels: Tensor, start: int, stop: int, k: int) -> Tensor:

@@ -5,6 +5,7 @@ import logging
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightConverter
 from transformers.quantizers.base import HfQuantizer
@@ -14,13 +15,24 @@ from hf_tle_int8 import checks, defaults, heads, loading, model_methods, placeme
 from hf_tle_int8.arithmetic import FLOAT_DTYPES
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError
+from hf_tle_int8.expert_files import conversions_of, convert_by_expert
 from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, without_numbers
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import is_linear
+from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.selection import Selection
 from hf_tle_int8.shared_inputs import share_inputs
 
 logger = logging.getLogger(__name__)
+
+_INT8 = (TLEInt8Linear, TLEInt8Experts)
+
+
+def _weights(module: nn.Module) -> tuple[str, ...]:
+    """The names of the int8 parameters of ``module``."""
+    if isinstance(module, TLEInt8Linear):
+        return ("weight",)
+    return tuple(module.projections) if isinstance(module, TLEInt8Experts) else ()
 
 
 class TLEInt8HfQuantizer(HfQuantizer):
@@ -72,12 +84,12 @@ class TLEInt8HfQuantizer(HfQuantizer):
         if param_name in self.mismatched:
             return False
         module, tensor_name = get_module_from_name(model, param_name)
-        return isinstance(module, TLEInt8Linear) and (self.pre_quantized or tensor_name == "weight")
+        return isinstance(module, _INT8) and (self.pre_quantized or tensor_name in _weights(module))
 
     def param_element_size(self, model: PreTrainedModel, param_name: str, param: torch.Tensor) -> float:
         """Bytes per element that ``param_name`` will take, for device maps that transformers infers."""
         module, tensor_name = get_module_from_name(model, param_name)
-        return 1 if isinstance(module, TLEInt8Linear) and tensor_name == "weight" else param.element_size()
+        return 1 if tensor_name in _weights(module) else param.element_size()
 
     def get_quantize_ops(self) -> loading.QuantizeWeight:
         """The operation that transformers runs on each tensor that needs quantization."""
@@ -85,6 +97,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
         """Remember the converters that the base class clones for the scales: saving needs them as well."""
+        weight_conversions = convert_by_expert(weight_conversions, model)
         conversions = super().update_weight_conversions(weight_conversions, model)
         known = {id(conversion) for conversion in weight_conversions}
         self.scale_converters = [c for c in conversions if isinstance(c, WeightConverter) and id(c) not in known]
@@ -106,8 +119,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
             self.selection = resolution.recorded(self.quantization_config, model, self._names_of)
         else:
             self.selection, self.heads_to_untie = resolution.resolve(self.quantization_config, model, self._names_of)
-        for linear in self.selection.convert.values():
-            loading.make_skeleton(linear)
+        for layer in [*self.selection.convert.values(), *self.selection.experts.values()]:
+            loading.make_skeleton(layer)
         loading.tie_scales(model)
         self.expected_shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
@@ -115,16 +128,16 @@ class TLEInt8HfQuantizer(HfQuantizer):
         return name_aliases(name, self.base_prefix)
 
     def _record_layout(self, model: PreTrainedModel) -> None:
-        """Write into the configuration which linears are INT8 and which are not: it alone decides when loading."""
+        """Write into the configuration which layers are INT8 and which are not: it alone decides when loading."""
         config = self.quantization_config
-        linears = {name: module for name, module in model.named_modules() if is_linear(module)}
-        converted = [name for name, module in linears.items() if isinstance(module, TLEInt8Linear)]
+        layers = {name: m for name, m in model.named_modules() if is_linear(m) or is_experts(m)}
+        converted = [name for name, module in layers.items() if isinstance(module, _INT8)]
         known_as = [alias for name in converted for alias in self._names_of(name)]
         listed = [
             entry for entry in config.modules_to_not_convert or [] if not ModuleMatcher([entry]).matches(known_as)
         ]
         matcher = ModuleMatcher(listed)
-        unlisted = [name for name in linears if name not in converted and not matcher.matches(self._names_of(name))]
+        unlisted = [name for name in layers if name not in converted and not matcher.matches(self._names_of(name))]
         config.modules_to_not_convert = [*listed, *(pattern_for(name, apart_from=converted) for name in unlisted)]
         config.modules_to_convert = None
         config.quantize_lm_head = not defaults.head_names(model).isdisjoint(converted)
@@ -140,8 +153,9 @@ class TLEInt8HfQuantizer(HfQuantizer):
         model.quantization_method = self.quantization_config.quant_method
         self._record_layout(model)
         loading.tie_scales(model)
-        if conversions := getattr(model, "_weight_conversions", None):
-            self.update_weight_conversions(conversions, model)
+        if conversions := conversions_of(model):
+            of_weights = self.update_weight_conversions(conversions, model)
+            model._weight_conversions = [c for c in of_weights if c not in self.scale_converters]
             self._keep_scale_converters(model)
 
     def _is_new(self, model: PreTrainedModel, name: str) -> bool:
@@ -166,13 +180,14 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self._record_layout(model)
         if not self.pre_quantized:
             self._keep_scale_converters(model)
-        converted = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
+        converted = [module for module in model.modules() if isinstance(module, _INT8)]
         for module in converted:
             module.requires_grad_(False)
             module.pack_()
         share_inputs(model)
         level = logging.INFO if converted and not new else logging.WARNING
-        logger.log(level, self.selection.summary(len(converted)))
+        experts = sum(isinstance(module, TLEInt8Experts) for module in converted)
+        logger.log(level, self.selection.summary(len(converted) - experts, experts))
         # The quantizer lives on in model.hf_quantizer: it must not keep alive layers that a caller replaces later.
         self.selection = Selection(kept=self.selection.kept)
         self.expected_shapes = {}

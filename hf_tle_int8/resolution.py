@@ -9,7 +9,8 @@ from hf_tle_int8 import defaults
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.heads import heads_to_untie
-from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
+from hf_tle_int8.matching import ModuleMatcher, warn_unmatched, without_numbers
+from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.selection import NOT_LISTED, SKIPPED, TIED, Rules, Selection, select_linears
 
 logger = logging.getLogger(__name__)
@@ -18,8 +19,19 @@ logger = logging.getLogger(__name__)
 def recorded(config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]) -> Selection:
     """What an INT8 checkpoint holds as INT8: its list is complete, it was resolved when the model was quantized."""
     listed = ModuleMatcher(config.modules_to_not_convert or [])
-    sharing = defaults.shared_linears(model)
-    return select_linears(model, Rules(listed, defaults.tied_linears(model), names_of=names_of, sharing=sharing))
+    skips = {**defaults.tied_linears(model), **_float_experts(config, model, names_of)}
+    return select_linears(model, Rules(listed, skips, names_of=names_of, sharing=defaults.shared_linears(model)))
+
+
+def _float_experts(
+    config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]
+) -> dict[str, str]:
+    """The experts that were in float when the checkpoint was saved, by its list of INT8 layers -> the reason."""
+    recorded = config.int8_modules
+    if recorded is None:
+        return {}
+    names = {name: map(without_numbers, names_of(name)) for name, m in model.named_modules() if is_experts(m)}
+    return {name: "in float in the checkpoint" for name, every in names.items() if set(recorded).isdisjoint(every)}
 
 
 def resolve(

@@ -1,14 +1,16 @@
-"""Which linears of a model become INT8, and for each of the others the reason why not."""
+"""Which linears and experts of a model become INT8, and for each of the others the reason why not."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from hf_tle_int8.kernels.scheme import MAX_IN_FEATURES
-from hf_tle_int8.matching import ModuleMatcher
-from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.matching import ModuleMatcher, matches_experts
+from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import bias_of, float_rows, int8_class, is_linear
+from hf_tle_int8.nn.expert_layout import is_experts, obstacle, projection_names, row_major
 from hf_tle_int8.weight_access import weights_read_by_code
 
 SKIPPED, NOT_LISTED = "skipped by name", "not in modules_to_convert"
@@ -22,12 +24,14 @@ class Selection:
     Attributes:
         convert: the linears to convert (see `int8_class`), under the first name of each.
         aliases: all names of each linear in ``convert``, by its first name.
+        experts: the fused experts to convert, under the first name of each.
         kept: reason -> names of what stays in floating point.
         int8: names of the layers that are INT8 already.
     """
 
     convert: dict[str, nn.Module] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
+    experts: dict[str, nn.Module] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
     int8: list[str] = field(default_factory=list)
 
@@ -41,9 +45,9 @@ class Selection:
         kept = {reason: [name for name in listed if name not in names] for reason, listed in self.kept.items()}
         self.kept = {reason: listed for reason, listed in kept.items() if listed}
 
-    def summary(self, converted: int) -> str:
-        """One line: how many linears became INT8, how much stays in floating point and why."""
-        line = f"{converted} linear layers in INT8"
+    def summary(self, converted: int, experts: int = 0) -> str:
+        """One line: how many linears and experts became INT8, how much stays in floating point and why."""
+        line = f"{converted} linear layers{f' and the experts of {experts} layers' if experts else ''} in INT8"
         if self.int8:
             line += f", beside {len(self.int8)} that were already"
         if not self.kept:
@@ -70,6 +74,7 @@ class Rules:
         keep_tied: leave linears whose weight is shared with a module that is no linear.
         only: leave linears that it does not match; None leaves none for that.
         sharing: groups of names of linears that will share one weight once it is loaded.
+        keep_experts: why fused experts stay; None where they are converted.
     """
 
     skip: ModuleMatcher
@@ -80,23 +85,42 @@ class Rules:
     keep_tied: bool = True
     only: ModuleMatcher | None = None
     sharing: list[list[str]] = field(default_factory=list)
+    keep_experts: str | None = None
 
     def reason_to_keep(self, linear: nn.Module, names: list[str]) -> str | None:
         """Why ``linear``, registered under ``names``, stays in floating point; None if it is to be converted."""
-        aliases = [alias for name in names for alias in self.names_of(name)]
-        listed, wanted = self.skip.matches(aliases), self.only is None or self.only.matches(aliases)
-        by_default = next((self.defaults[name] for name in names if name in self.defaults), None)
-        if by_default or listed:
-            return by_default or SKIPPED
-        if not wanted:
-            return NOT_LISTED
-        if (obstacle := _obstacle(linear)) is not None:
-            return obstacle
+        if (listed := self._listed(names)) is not None:
+            return listed
+        if (reason := _obstacle(linear)) is not None:
+            return reason
         if any(size % self.require_divisible_by for size in float_rows(linear).shape):
             return f"not aligned to {self.require_divisible_by}"
         if self.skip_with_bias and bias_of(linear) is not None:
             return "with a bias"
         return None
+
+    def _listed(self, names: list[str]) -> str | None:
+        aliases = [alias for name in names for alias in self.names_of(name)]
+        listed, wanted = self.skip.matches(aliases), self.only is None or self.only.matches(aliases)
+        by_default = next((self.defaults[name] for name in names if name in self.defaults), None)
+        if by_default or listed:
+            return by_default or SKIPPED
+        return None if wanted else NOT_LISTED
+
+    def reason_to_keep_experts(self, experts: nn.Module, names: list[str]) -> str | None:
+        """As `reason_to_keep`, for fused experts.
+
+        Raises:
+            ConfigError: the user's list names some of the experts of a layer.
+        """
+        if (reason := self._listed(names) or self.keep_experts or obstacle(experts)) is not None:
+            return reason
+        shapes = [row_major(experts, experts.get_parameter(name)).shape for name in projection_names(experts)]
+        if matches_experts(self.skip, (alias for name in names for alias in self.names_of(name)), shapes[0][0]):
+            return SKIPPED
+        if any(size % self.require_divisible_by for shape in shapes for size in shape[1:]):
+            return f"not aligned to {self.require_divisible_by}"
+        return "with a bias" if self.skip_with_bias and experts.has_bias else None
 
 
 def _obstacle(linear: nn.Module) -> str | None:
@@ -130,9 +154,19 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
     shared = _parameters_outside_linears(model) if rules.keep_tied else set()
     first_names: dict[str, str] = {}
     by_weight: dict[int, list[str]] = {}
+    holders = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     for names, module in modules_by_identity(model):
-        if isinstance(module, TLEInt8Linear):
+        if isinstance(module, TLEInt8Linear | TLEInt8Experts):
             selection.int8 += names
+            continue
+        if is_experts(module):
+            reason = rules.reason_to_keep_experts(module, names)
+            if reason is None and any(holders[id(parameter)] > 1 for parameter in module.parameters(recurse=False)):
+                reason = "with weights that another module shares"
+            if reason is None:
+                selection.experts[names[0]] = module
+            else:
+                selection.keep(names[0], reason)
             continue
         if not is_linear(module):
             if _holds_matrix(module):

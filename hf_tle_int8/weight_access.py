@@ -13,6 +13,8 @@ from hf_tle_int8.weight_reads import Path, reads_of
 
 # Base classes that never compute with a weight of a layer below them; the second has 5000 lines to parse.
 _BASE_MODULES = ("torch.nn.modules.module", "transformers.modeling_utils")
+# Which of its methods compute with the weights below them is what `adapters` knows and guards.
+_PEFT = "peft."
 
 
 def weights_read_by_code(model: nn.Module) -> set[str]:
@@ -38,7 +40,8 @@ def _read_inside(module: nn.Module) -> Iterator[str]:
 
 
 def _may_read(cls: type) -> bool:
-    return issubclass(cls, nn.Module) and cls.__module__ not in _BASE_MODULES
+    module = cls.__module__
+    return issubclass(cls, nn.Module) and module not in _BASE_MODULES and not module.startswith(_PEFT)
 
 
 def _fits(parts: Path, path: Path) -> bool:

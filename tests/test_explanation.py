@@ -159,7 +159,7 @@ def test_adapters(path):
     rows = {row.name: row for row in explain(adapted).rows}
     up = "base_model.model.model.layers.0.mlp.up_proj"
     assert rows[f"{up}.base_layer"].state == "int8"
-    assert rows[f"{up}.lora_A.default"].reason == "whose weight the code of its model reads itself"
+    assert rows[f"{up}.lora_A.default"].reason == "added after the model was quantized"
     assert rows["base_model.model.extra"].reason == "added after the model was quantized"
     assert rows["base_model.model.lm_head"].reason == "the output head, by default"
 

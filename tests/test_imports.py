@@ -49,6 +49,7 @@ RANKS = {
     "hf_tle_int8.cli": 15,
     "hf_tle_int8.shared_inputs": 7,
     "hf_tle_int8.adapters": 7,
+    "hf_tle_int8.expert_files": 8,
 }
 SOURCES = {
     **dict.fromkeys((REPOSITORY / "hf_tle_int8").rglob("*.py"), "hf_tle_int8"),

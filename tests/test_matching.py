@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from hf_tle_int8.errors import ConfigError
-from hf_tle_int8.matching import ModuleMatcher, check_patterns, name_aliases, warn_unmatched
+from hf_tle_int8.matching import ModuleMatcher, check_patterns, matches_experts, name_aliases, warn_unmatched
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,29 @@ from hf_tle_int8.matching import ModuleMatcher, check_patterns, name_aliases, wa
 )
 def test_matches(pattern, name, expected):
     assert ModuleMatcher([pattern]).matches([name]) is expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ([], False),
+        (["lm_head", "layers.1"], False),
+        ([r"re:.*\.experts\.\d+\."], True),
+        ([r"re:layers\.0\.experts\.[01]\..*_proj$"], True),
+        (["experts.0", "experts.1"], True),
+        ([r"re:layers\.0\.experts\.\d\.w[123]$"], True),
+    ],
+)
+def test_matches_experts(patterns, expected):
+    assert matches_experts(ModuleMatcher(patterns), ["model.layers.0.experts", "layers.0.experts"], 2) is expected
+
+
+@pytest.mark.parametrize("pattern", ["experts.1", "down_proj", r"re:.*\.experts\.\d\.w1$", "experts.0.up_proj"])
+def test_some_experts_are_refused(pattern):
+    with pytest.raises(
+        ConfigError, match=r"skip matches m\.experts\.\d\.\w+ and other experts, \d of 6 .* List 'm.experts'"
+    ):
+        matches_experts(ModuleMatcher([pattern]), ["m.experts"], 2)
 
 
 def test_any_alias_suffices():

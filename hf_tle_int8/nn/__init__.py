@@ -1,6 +1,7 @@
 """Modules that hold INT8 weights."""
 
 from hf_tle_int8.nn.conv1d import TLEInt8Conv1D
+from hf_tle_int8.nn.experts import TLEInt8Experts
 from hf_tle_int8.nn.linear import TLEInt8Linear
 
-__all__ = ["TLEInt8Conv1D", "TLEInt8Linear"]
+__all__ = ["TLEInt8Conv1D", "TLEInt8Experts", "TLEInt8Linear"]

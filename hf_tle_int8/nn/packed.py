@@ -24,13 +24,12 @@ def _warn_of_missing_kernels(reason: str) -> None:
     )
 
 
-def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
+def pack_parameter(weight: nn.Parameter, *shape: int) -> Tensor | None:
     """Make ``weight`` hold panels for the kernels of this machine, in place, so that all who share it do.
 
     Args:
-        weight: int8, row-major ``[n, k]`` or panels, maybe those of another machine.
-        n: output channels.
-        k: inputs.
+        weight: int8, row-major or panels, maybe those of another machine.
+        shape: what it is row-major: ``N, K``, or ``E, N, K`` of stacked experts.
 
     Returns:
         The panels; None where no kernel can run: on a device other than the CPU, or see `execution.unavailable`.
@@ -54,12 +53,12 @@ def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
             return None
         packing = execution.layout().packing
         if is_packed(data):
-            if packing.fits(data, n, k):
+            if packing.fits(data, *shape):
                 return data
-            data = unpack(data, n, k)
-        if data.shape != (n, k):
+            data = unpack(data, *shape[-2:])
+        if data.shape != shape:
             raise InputValueError(
-                f"the weight of an INT8 linear has shape {tuple(data.shape)}, and the layer needs {(n, k)}. "
+                f"the weight of an INT8 linear has shape {tuple(data.shape)}, and the layer needs {shape}. "
                 f"Make a new layer of it, with its scale."
             )
         panels = packing.pack(data)
@@ -70,7 +69,7 @@ def pack_parameter(weight: nn.Parameter, n: int, k: int) -> Tensor | None:
 
 
 def unpack_parameter(weight: Tensor, n: int, k: int) -> Tensor:
-    """Make ``weight`` hold row-major int8 ``[n, k]`` again, in place; gives that, whatever other threads do next."""
+    """Make ``weight`` hold row-major int8 ``[(E,) n, k]`` again, in place; gives it, whatever other threads do next."""
     with _lock:
         data = weight.detach()
         if is_packed(data):

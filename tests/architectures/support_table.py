@@ -18,7 +18,9 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from hf_tle_int8 import TLEInt8Config, TLEInt8Linear, arithmetic
 from hf_tle_int8.matching import without_numbers
+from hf_tle_int8.nn import TLEInt8Experts
 from hf_tle_int8.nn.conv1d import float_rows, is_linear
+from hf_tle_int8.nn.expert_layout import row_major
 
 # Of the output, relative to the float model's, as norms; the largest that is seen is half of it.
 MAX_ERROR = 0.1
@@ -31,6 +33,7 @@ class Findings:
     Attributes:
         converted: how many linears became INT8.
         linears: how many there are.
+        experts: how many layers of fused experts became INT8.
         kept: reason -> names of what stays in floating point, one with ``*`` for names that differ in numbers.
         error: norm of the difference to the float model's output, by its norm.
         problems: what is wrong; empty in a family that is supported.
@@ -38,6 +41,7 @@ class Findings:
 
     converted: int = 0
     linears: int = 0
+    experts: int = 0
     kept: dict[str, list[str]] = field(default_factory=dict)
     error: float = 0.0
     problems: list[str] = field(default_factory=list)
@@ -70,6 +74,10 @@ def _compare_layers(
         if isinstance(layer, TLEInt8Linear):
             findings.converted += 1
             findings.problems += _differences(name, reference.get_submodule(name), layer, again.get_submodule(name))
+        elif isinstance(layer, TLEInt8Experts):
+            findings.experts += 1
+            found = reference.get_submodule(name), layer, again.get_submodule(name)
+            findings.problems += _differences_of_experts(name, *found)
     linears = {name for name, module in model.named_modules() if is_linear(module)}
     findings.linears = len(linears)
     if len(linears - {name for names in kept.values() for name in names}) != findings.converted:
@@ -123,6 +131,18 @@ def _differences(name: str, source: nn.Module, layer: TLEInt8Linear, again: nn.M
     ]
 
 
+def _differences_of_experts(name: str, source: nn.Module, layer: TLEInt8Experts, again: nn.Module) -> list[str]:
+    """The same of fused experts."""
+    problems = []
+    for key in layer.projections:
+        each = map(arithmetic.quantize_weight, row_major(source, source.get_parameter(key)))
+        codes, scale = map(torch.stack, zip(*each, strict=True))
+        for where, found in (("on the fly", layer), ("when loaded again", again)):
+            if not (torch.equal(getattr(found, key), codes) and torch.equal(getattr(found, f"{key}_scale"), scale)):
+                problems.append(f"{name}.{key} holds other codes or scales {where}")
+    return problems
+
+
 @torch.no_grad()
 def output_of(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     """The first output of ``model`` that tells most: logits, or hidden states."""
@@ -158,6 +178,8 @@ def row(family: Family, findings: Findings) -> str:
     """One line of the table."""
     kept = "; ".join(f"{_listed(names)}: {reason}" for reason, names in findings.kept.items())
     count = f"{findings.converted} of {findings.linears}"
+    if findings.experts:
+        count += f", and {findings.experts} of experts"
     return f"| {family.name} | `{family.model_class.__name__}` | {count} | {kept or 'nothing'} | {family.note} |\n"
 
 
