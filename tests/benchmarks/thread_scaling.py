@@ -40,7 +40,8 @@ BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True:
 def int8_task(name: str, x: Tensor, q: Tensor, scale: Tensor) -> tuple[Task, Tensor]:
     """The kernels of a linear for many rows, by one schedule, as the package calls them; and where the result is."""
     (m, k), n, target = x.shape, len(q), current()
-    layout, choice = scheme(target), choose(m, n, k, target, torch.get_num_threads())
+    layout = scheme(target)
+    choice = choose(m, n, k, layout, torch.get_num_threads())
     panels, padded, size = layout.packing.pack(q), layout.packing.padded(n, k)[1], -(-m // choice.tile_m)
     os.environ[schedule.VARIABLE] = name
     schedule.current.cache_clear()
@@ -48,7 +49,7 @@ def int8_task(name: str, x: Tensor, q: Tensor, scale: Tensor) -> tuple[Task, Ten
     values = {"ROWS": choice.rows, "GROUP": layout.packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": layout.flipped}
     first = prepare(quantize, {**common, "x": "*bf16", "scale": "*fp32"}, values, target)
     pointers = {"w": "*i8", "y": "*bf16", **dict.fromkeys(("scale_x", "scale_w", "bias"), "*fp32")}
-    second = prepare(gemm, {**common, **pointers}, constexprs(layout, choice, has_bias=False), target)
+    second = prepare(gemm, {**common, **pointers}, {**constexprs(layout, choice), "HAS_BIAS": False}, target)
     codes, scales = torch.empty(size * choice.tile_m * padded, dtype=torch.int8), torch.empty(size * choice.tile_m)
     y = torch.empty(m, n, dtype=torch.bfloat16)
 

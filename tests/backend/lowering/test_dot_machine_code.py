@@ -52,7 +52,7 @@ def linear_case(name):
     """The kernel of an INT8 linear, with the tile for many rows."""
     chosen = target.named(name)
     layout = dispatch.scheme(chosen)
-    constexprs = dispatch.constexprs(layout, dispatch.choose(1024, 1024, 1024, chosen, 1), has_bias=False)
+    constexprs = {**dispatch.constexprs(layout, dispatch.choose(1024, 1024, 1024, layout, 1)), "HAS_BIAS": False}
     integers = dict.fromkeys(("stride", "M", "N", "K"), "i32")
     kinds = {"q": "*i8", "scale_x": "*fp32", "w": "*i8", "scale_w": "*fp32", "bias": "*fp32", "y": "*fp32", **integers}
     return KernelCase(gemm, kinds, constexprs, (), np.zeros(0))
@@ -112,4 +112,5 @@ def test_neon_code_is_neon_only(name):
         assert count(code, r".*\bv\d+\.")
         assert not count(code, r".*\b[zp]\d+[./]")
         called = {instruction.split()[1] for instruction in code if re.match(r"blr? ", instruction)}
-        assert called <= {"omp_get_thread_num", "omp_get_num_threads", "GOMP_parallel", "gemm_range"}
+        own = {f"{case.kernel.__name__}_{part}" for part in ("range", "grid")}
+        assert called <= {"omp_get_thread_num", "omp_get_num_threads", "GOMP_parallel", *own}
