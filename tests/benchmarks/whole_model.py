@@ -5,13 +5,16 @@
 The model has the shape of Qwen2.5-0.5B with a vocabulary of 32000 and random weights; its output head is tied to the
 embedding and stays in floating point in all of them. Prints tokens a second, best of the rounds, and the ratio to bf16.
 torchao's two need torchao, and without VNNI minutes; ``--override-int-mm`` gives it the kernels of this project.
+llama.cpp has its head in Q8_0 too; see `llama_cpp_model.py` for what it needs.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 
 import torch
+from llama_cpp_model import LlamaCpp
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from hf_tle_int8 import override_int_mm, quantize_and_replace_linears
@@ -37,9 +40,9 @@ def model(dtype: torch.dtype) -> Qwen2ForCausalLM:
     return made.to(dtype)
 
 
-def int8() -> Qwen2ForCausalLM:
-    """Of this project."""
-    made = model(torch.bfloat16)
+def int8(dtype: torch.dtype) -> Qwen2ForCausalLM:
+    """Of this project, the rest in ``dtype``."""
+    made = model(dtype)
     quantize_and_replace_linears(made, skip=["lm_head"])
     return made
 
@@ -67,16 +70,6 @@ def torchao_compiled() -> Qwen2ForCausalLM:
     return made
 
 
-MODELS: dict[str, Callable[[], Qwen2ForCausalLM]] = {
-    "bf16": lambda: model(torch.bfloat16),
-    "fp32": lambda: model(torch.float32),
-    "int8": int8,
-    "torch-dynamic": torch_dynamic,
-    "torchao": torchao,
-    "torchao-compiled": torchao_compiled,
-}
-
-
 @torch.no_grad()
 def seconds(llm: Qwen2ForCausalLM, prompt: torch.Tensor, tokens: int) -> tuple[float, float]:
     """Of one prefill, and of ``tokens`` greedy steps after it."""
@@ -89,10 +82,32 @@ def seconds(llm: Qwen2ForCausalLM, prompt: torch.Tensor, tokens: int) -> tuple[f
     return prefilled - start, time.perf_counter() - prefilled
 
 
+Run = Callable[[torch.Tensor, int], tuple[float, float]]
+
+
+def of_transformers(make: Callable[[], Qwen2ForCausalLM]) -> Callable[[], Run]:
+    """Makes a model and gives its `seconds`."""
+    return lambda: functools.partial(seconds, make())
+
+
+MODELS: dict[str, Callable[[], Run]] = {
+    "bf16": of_transformers(lambda: model(torch.bfloat16)),
+    "fp32": of_transformers(lambda: model(torch.float32)),
+    "int8": of_transformers(lambda: int8(torch.bfloat16)),
+    "int8-fp32": of_transformers(lambda: int8(torch.float32)),
+    "torch-dynamic": of_transformers(torch_dynamic),
+    "torchao": of_transformers(torchao),
+    "torchao-compiled": of_transformers(torchao_compiled),
+    "llama.cpp": lambda: LlamaCpp(SHAPE),
+}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["bf16", "fp32", "int8", "torch-dynamic"])
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=["bf16", "fp32", "int8", "int8-fp32", "torch-dynamic"]
+    )
     parser.add_argument("--override-int-mm", action="store_true", help="torch._int_mm on the kernels of this project")
     for name, value in (("threads", 1), ("prompt", 128), ("tokens", 32), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -103,11 +118,11 @@ def main() -> None:
     prompt = torch.randint(0, SHAPE["vocab_size"], (1, given.prompt))
     models = {name: MODELS[name]() for name in given.models}
     best = {name: [float("inf")] * 2 for name in models}
-    for llm in models.values():
-        seconds(llm, prompt, 2)
+    for run in models.values():
+        run(prompt, 2)
     for _ in range(given.rounds):
-        for name, llm in models.items():
-            best[name] = [min(pair) for pair in zip(best[name], seconds(llm, prompt, given.tokens), strict=True)]
+        for name, run in models.items():
+            best[name] = [min(pair) for pair in zip(best[name], run(prompt, given.tokens), strict=True)]
     for place, (what, tokens) in enumerate((("prefill", given.prompt), ("decode", given.tokens))):
         rates = {name: tokens / times[place] for name, times in best.items()}
         for name, rate in rates.items():
