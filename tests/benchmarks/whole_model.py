@@ -8,13 +8,13 @@ torchao's two need torchao, and without VNNI minutes; ``--override-int-mm`` give
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from hf_tle_int8 import override_int_mm, quantize_and_replace_linears
+from hf_tle_int8.bench.model import interleaved
 
 SHAPE = {
     "vocab_size": 32000,
@@ -77,18 +77,6 @@ MODELS: dict[str, Callable[[], Qwen2ForCausalLM]] = {
 }
 
 
-@torch.no_grad()
-def seconds(llm: Qwen2ForCausalLM, prompt: torch.Tensor, tokens: int) -> tuple[float, float]:
-    """Of one prefill, and of ``tokens`` greedy steps after it."""
-    start = time.perf_counter()
-    out = llm(prompt, use_cache=True)
-    prefilled = time.perf_counter()
-    for _ in range(tokens):
-        token = out.logits[:, -1:].argmax(-1)
-        out = llm(token, past_key_values=out.past_key_values, use_cache=True)
-    return prefilled - start, time.perf_counter() - prefilled
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,14 +90,9 @@ def main() -> None:
         override_int_mm()
     prompt = torch.randint(0, SHAPE["vocab_size"], (1, given.prompt))
     models = {name: MODELS[name]() for name in given.models}
-    best = {name: [float("inf")] * 2 for name in models}
-    for llm in models.values():
-        seconds(llm, prompt, 2)
-    for _ in range(given.rounds):
-        for name, llm in models.items():
-            best[name] = [min(pair) for pair in zip(best[name], seconds(llm, prompt, given.tokens), strict=True)]
-    for place, (what, tokens) in enumerate((("prefill", given.prompt), ("decode", given.tokens))):
-        rates = {name: tokens / times[place] for name, times in best.items()}
+    speeds = interleaved(models, prompt, given.tokens, given.rounds)
+    for what, tokens in (("prefill", given.prompt), ("decode", given.tokens)):
+        rates = {name: tokens / getattr(speed, what).minimum for name, speed in speeds.items()}
         for name, rate in rates.items():
             ratio = f", {rate / rates['bf16']:.2f} x bf16" if "bf16" in rates else ""
             print(f"{what}, {name}: {rate:.1f} tokens/s{ratio}", flush=True)
