@@ -17,6 +17,7 @@ RANKS = {
     "hf_tle_int8.packing": 1,
     "hf_tle_int8.arithmetic": 1,
     "hf_tle_int8.report": 5,
+    "hf_tle_int8.accuracy": 1,
     "hf_tle_int8.weight_reads": 0,
     "hf_tle_int8.weight_access": 1,
     "hf_tle_int8.dispatch": 2,

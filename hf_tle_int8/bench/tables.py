@@ -36,20 +36,27 @@ class Machine:
 
     def facts(self) -> dict[str, str]:
         """Names and values to print."""
-        found = environment()
-        versions = {name: found[name] for name in ("hf_tle_int8", "torch", "triton", "llvmlite")}
-        versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES if _installed(name)}
         return {
-            "date": str(datetime.date.today()),
-            "CPU": f"{found['CPU']}, {os.cpu_count()} visible",
-            "features": found["CPU features"],
+            **surroundings(self.threads),
             "target of the kernels": self.target,
-            "threads": str(self.threads),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
             "memory is read at": f"{self.bandwidth / 1e9:.1f} GB/s",
             "int8 peak in registers": f"{self.peak / 1e9:.0f} GOPS",
             "load average before": f"{self.load:.2f}",
         }
+
+
+def surroundings(threads: int) -> dict[str, str]:
+    """Names and values to print of where something is timed on ``threads`` threads: date, CPU, versions."""
+    found = environment()
+    versions = {name: found[name] for name in ("hf_tle_int8", "torch", "triton", "llvmlite")}
+    versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES if _installed(name)}
+    return {
+        "date": str(datetime.date.today()),
+        "CPU": f"{found['CPU']}, {os.cpu_count()} visible",
+        "features": found["CPU features"],
+        "threads": str(threads),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
 
 
 def _installed(name: str) -> bool:

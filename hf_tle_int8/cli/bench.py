@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hf_tle_int8.cli import bench_linear
+from hf_tle_int8.cli import bench_linear, bench_model
 
 
 def add_parser(commands: Any) -> None:
@@ -10,3 +10,4 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("bench", help="measure this project beside others on this machine")
     kinds = parser.add_subparsers(title="what to measure", required=True, metavar="WHAT")
     bench_linear.add_parser(kinds)
+    bench_model.add_parser(kinds)

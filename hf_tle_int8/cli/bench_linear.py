@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hf_tle_int8.cli.options import positive, torch_threads
+
 _DESCRIPTION = """\
 Time linear layers: this project, torch in bf16 and fp32, torch's dynamic quantization, torch._int_mm, and torchao,
 onnxruntime and OpenVINO where they are installed (pip install 'hf_tle_int8[bench]').
@@ -37,12 +39,6 @@ def _shape(text: str) -> tuple[int, int]:
     return int(n), int(k)
 
 
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on.")
-    return int(text)
-
-
 def add_parser(kinds: Any) -> None:
     """Add the command to the parser."""
     parser = kinds.add_parser(
@@ -60,9 +56,9 @@ def add_parser(kinds: Any) -> None:
         metavar="NxK",
         help="outputs x inputs (default: nine of Qwen2.5 and Llama-3.2)",
     )
-    add("--m", type=_positive, nargs="+", metavar="M", help="rows (default: 1 4 16 32 128 512)")
-    add("--threads", type=_positive, metavar="T", help="threads of every peer (default: what torch uses)")
-    add("--rounds", type=_positive, default=7, metavar="R", help="timed calls of each case (default: %(default)s)")
+    add("--m", type=positive, nargs="+", metavar="M", help="rows (default: 1 4 16 32 128 512)")
+    add("--threads", type=positive, metavar="T", help="threads of every peer (default: what torch uses)")
+    add("--rounds", type=positive, default=7, metavar="R", help="timed calls of each case (default: %(default)s)")
     add("--peers", nargs="+", metavar="NAME", help="only these; a name may be the beginning of one (default: all)")
     add("--json", action="store_true", help="print one JSON object instead of Markdown")
     add("--csv", type=Path, metavar="FILE", help="also write one line a case to FILE, with the machine and versions")
@@ -84,15 +80,11 @@ def run(arguments: argparse.Namespace) -> None:
     peers = _peers(arguments.peers)
     if arguments.plot is not None:
         plot.pyplot()
-    before = torch.get_num_threads()
-    torch.set_num_threads(arguments.threads or before)
-    try:
+    with torch_threads(arguments.threads):
         machine = _machine()
         with tqdm(bar_format="{desc} {elapsed}", leave=False) as bar:
             shapes, rows = arguments.shape or linear.SHAPES, arguments.m or linear.ROWS
             outcome = linear.run(peers, shapes, rows, arguments.rounds, bar.set_description)
-    finally:
-        torch.set_num_threads(before)
     found, facts = tables.records(outcome, machine, BASE), machine.facts()
     if arguments.csv is not None:
         tables.write_csv(arguments.csv, found, facts)

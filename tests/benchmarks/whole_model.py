@@ -10,7 +10,6 @@ llama.cpp has its head in Q8_0 too; see `llama_cpp_model.py` for what it needs.
 
 import argparse
 import functools
-import time
 from collections.abc import Callable
 
 import torch
@@ -18,6 +17,7 @@ from llama_cpp_model import LlamaCpp
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from hf_tle_int8 import override_int_mm, quantize_and_replace_linears
+from hf_tle_int8.bench.model import seconds
 
 SHAPE = {
     "vocab_size": 32000,
@@ -68,18 +68,6 @@ def torchao_compiled() -> Qwen2ForCausalLM:
     made = torchao()
     made.forward = torch.compile(made.forward, options={"freezing": True})
     return made
-
-
-@torch.no_grad()
-def seconds(llm: Qwen2ForCausalLM, prompt: torch.Tensor, tokens: int) -> tuple[float, float]:
-    """Of one prefill, and of ``tokens`` greedy steps after it."""
-    start = time.perf_counter()
-    out = llm(prompt, use_cache=True)
-    prefilled = time.perf_counter()
-    for _ in range(tokens):
-        token = out.logits[:, -1:].argmax(-1)
-        out = llm(token, past_key_values=out.past_key_values, use_cache=True)
-    return prefilled - start, time.perf_counter() - prefilled
 
 
 Run = Callable[[torch.Tensor, int], tuple[float, float]]

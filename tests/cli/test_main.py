@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from hf_tle_int8 import __version__
+from hf_tle_int8.cli import env
 from hf_tle_int8.cli.main import main
 from hf_tle_int8.report import environment
 
@@ -20,8 +21,17 @@ def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert "demo" in text
-    assert "env" in text
+    assert all(f"    {name} " in text for name in ("demo", "generate", "chat", "eval", "inspect", "bench", "env"))
+    assert text.rstrip().endswith("with examples.")
+
+
+@pytest.mark.parametrize("command", [["generate"], ["chat"], ["eval"], ["bench", "model"]])
+def test_help_of_a_command_ends_with_examples(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    examples = capsys.readouterr().out.split("examples:")[1].strip().splitlines()
+    assert all(f"hf-tle-int8 {' '.join(command)} " in line for line in examples)
 
 
 def test_a_command_is_required(capsys):
@@ -51,6 +61,15 @@ def test_a_reader_that_leaves_early_is_no_error():
     output = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert output.stdout.startswith("hf_tle_int8")
     assert output.stderr == ""
+
+
+def test_ctrl_c_has_no_traceback(capsys, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(env, "environment", interrupted)
+    assert main(["env"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_errors_have_no_traceback(capsys, tmp_path):

@@ -1,0 +1,127 @@
+"""Causal language models and their tokenizers, for the commands: what cannot run is told before it is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
+from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
+
+
+@dataclass(frozen=True)
+class CausalCheckpoint:
+    """A checkpoint of a causal language model, of which the configuration has been read.
+
+    Attributes:
+        name: its folder, or its name on the Hub.
+        config: of the model.
+    """
+
+    name: str
+    config: PreTrainedConfig
+
+    @property
+    def quantized(self) -> bool:
+        """Whether its weights are quantized, by whatever method."""
+        return getattr(self.config, "quantization_config", None) is not None
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        return self.config.get_text_config().vocab_size
+
+    @property
+    def positions(self) -> int | None:
+        """The most tokens that the model was made for; None where nothing limits them."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """Raise `ConfigError` where a sequence of ``tokens`` tokens, made by the option ``what``, is too long."""
+        if self.positions is not None and tokens > self.positions:
+            raise ConfigError(
+                f"{what} makes sequences of {tokens} tokens, and {self.name} has positions for {self.positions}: "
+                f"shorten them."
+            )
+
+    def check_prompt(self, prompt: Tensor) -> int:
+        """The length of ``prompt``, int64 ``[1, length]``; raises `ConfigError` where nothing can come after it."""
+        length = prompt.shape[1]
+        if not length:
+            raise ConfigError("the prompt has no tokens: write some text.")
+        self.check_length(length + 1, "the prompt, with one token after it,")
+        return length
+
+    def load(self, dtype: str = "auto", int8: bool = True) -> PreTrainedModel:
+        """Load the model: a float checkpoint is quantized on the way, an INT8 one is read as it is.
+
+        Args:
+            dtype: of what is not INT8; ``auto`` for that of the checkpoint.
+            int8: False loads it in float, dequantized if it is INT8.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+            UnsupportedSchemeError: it was quantized by another method.
+        """
+        options: dict[str, Any] = {}
+        found = getattr(self.config, "quantization_config", None) or {}
+        if (found or int8) and not (int8 and found.get("quant_method") == QUANT_METHOD):
+            options["quantization_config"] = TLEInt8Config(dequantize=not int8)
+        return _from_pretrained(AutoModelForCausalLM, self.name, dtype=dtype, **options).eval()
+
+
+def find(name: str) -> CausalCheckpoint:
+    """Read the configuration of a checkpoint.
+
+    Args:
+        name: a folder, or a name on the Hub.
+
+    Raises:
+        CheckpointError: it cannot be found or read, or holds no causal language model.
+    """
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    if is_path and not Path(name).is_dir():
+        raise CheckpointError(f"{name} is no folder: name that of a checkpoint, or a model on the Hub.")
+    config = _from_pretrained(AutoConfig, name)
+    saved_as = next(iter(config.architectures or []), None)
+    cls = getattr(transformers, saved_as, None) if saved_as else None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or (cls is not None and not cls.can_generate()):
+        raise CheckpointError(
+            f"{name} holds a {saved_as or config.model_type}, which is no causal language model: it cannot continue a "
+            f"text. Name one that can, such as a ...ForCausalLM."
+        )
+    return CausalCheckpoint(name, config)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        CheckpointError: it has none, or one that cannot be read.
+    """
+    remedy = "Save it there, with tokenizer.save_pretrained."
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # by the class that lacks its files
+        raise CheckpointError(f"{name} has no tokenizer that can be read: {_one_line(error)}. {remedy}") from error
+    if not tokenizer("a").input_ids:
+        raise CheckpointError(f"{name} has no tokenizer, or one without a vocabulary. {remedy}")
+    return tokenizer
+
+
+def _from_pretrained(factory: Any, name: str, **options: Any) -> Any:
+    try:
+        return factory.from_pretrained(name, **options)
+    except TLEInt8Error:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{name} cannot be loaded: {_one_line(error)}.") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

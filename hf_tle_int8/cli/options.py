@@ -1,0 +1,54 @@
+"""Options that several commands share."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+def positive(text: str) -> int:
+    """A number from 1 on; argparse shows the error of anything else."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on.")
+    return int(text)
+
+
+def temperature(text: str) -> float:
+    """A finite number from 0 on; argparse shows the error of anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no temperature: 0 is greedy, more is sampled.")
+    return value
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, a causal language model."""
+    parser.add_argument("model", metavar="MODEL", help="folder of a causal language model, or its name on the Hub")
+
+
+def add_dtype(parser: argparse.ArgumentParser, default: str = "auto") -> None:
+    """Add ``--dtype``: of all that is not INT8."""
+    choices = ("auto", "float32", "bfloat16", "float16")
+    text = "of all that is not INT8; auto is that of the checkpoint (default: %(default)s)"
+    parser.add_argument("--dtype", choices=choices, default=default, help=text)
+
+
+def add_threads(parser: argparse.ArgumentParser, default: int | None = None) -> None:
+    """Add ``--threads``, to be given to `torch_threads`."""
+    text = f"threads of torch and of the kernels (default: {default or 'what torch uses'})"
+    parser.add_argument("--threads", type=positive, default=default, metavar="T", help=text)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Within, torch and the kernels run on ``count`` threads; None leaves their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
