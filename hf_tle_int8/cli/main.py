@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hf_tle_int8.cli import bench, convert, demo, env, inspect
+from hf_tle_int8.cli import bench, cache, convert, demo, env, inspect
 from hf_tle_int8.errors import TLEInt8Error
 from hf_tle_int8.version import __version__
 
@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, env, inspect, convert, bench):
+    for command in (demo, env, inspect, convert, cache, bench):
         command.add_parser(commands)
     return parser
 
