@@ -41,7 +41,7 @@ def read_headers(folder: Path) -> dict[str, Header]:
         CheckpointError: a file is missing or damaged, or there are only files of another format.
     """
     headers: dict[str, Header] = {}
-    for file in _files(folder):
+    for file in safetensors_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118
@@ -54,7 +54,12 @@ def read_headers(folder: Path) -> dict[str, Header]:
     return headers
 
 
-def _files(folder: Path) -> list[Path]:
+def safetensors_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint; where there is an index, those that it names.
+
+    Raises:
+        CheckpointError: there is none, or the index is damaged.
+    """
     index = folder / _INDEX
     if index.is_file():
         try:

@@ -121,6 +121,20 @@ def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, 
     return _Plan(call, how, (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads)
 
 
+def compile_tiles(dtype: torch.dtype, bias: torch.dtype | None) -> None:
+    """Compile what linears need for any number of rows; what is in Triton's cache is loaded.
+
+    Args:
+        dtype: of their input, fp32, fp16 or bf16.
+        bias: dtype of their bias, or None.
+
+    Raises:
+        RuntimeError: see `unavailable`.
+    """
+    for rows, _ in layout().tiles:
+        _plan(rows, 1, 1, dtype, bias, 1)
+
+
 _PLANS: dict[tuple[Any, ...], _Plan] = {}
 _MOST_PLANS = 4096
 _scratch = activations.Scratch()

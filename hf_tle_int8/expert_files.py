@@ -36,13 +36,20 @@ def convert_by_expert(conversions: list[Any], model: nn.Module) -> list[Any]:
     names = "\n".join(f"{name}.{projection}" for name, module in experts.items() for projection in module.projections)
 
     def stacks_experts(conversion: Any) -> bool:
-        if not isinstance(conversion, WeightConverter):
+        if isinstance(conversion, ExpertsConverter) or not is_stacking(conversion):
             return False
-        chain = [(type(operation), getattr(operation, "dim", None)) for operation in conversion.operations]
-        (target, *others) = conversion._original_target_patterns
-        return chain in _CHAINS and not others and bool(re.search(f"{target}$", names, re.MULTILINE))
+        return bool(re.search(f"{conversion._original_target_patterns[0]}$", names, re.MULTILINE))
 
     return [_by_expert(conversion) if stacks_experts(conversion) else conversion for conversion in conversions]
+
+
+def is_stacking(conversion: Any) -> bool:
+    """Whether ``conversion`` does nothing but stack tensors of each expert to one of all."""
+    if isinstance(conversion, ExpertsConverter):
+        return True
+    if not isinstance(conversion, WeightConverter) or len(conversion._original_target_patterns) != 1:
+        return False
+    return [(type(operation), getattr(operation, "dim", None)) for operation in conversion.operations] in _CHAINS
 
 
 def fused_in_files(model: PreTrainedModel) -> list[str]:

@@ -39,7 +39,13 @@ def untie(model: PreTrainedModel, heads: set[str]) -> None:
     for name in heads:
         head = cast(nn.Linear, model.get_submodule(name))
         TLEInt8Linear.become(head, *quantize_weight(head.weight, f"{name}.weight"), head.bias)
-    for part in model.modules() if heads else ():
+    if heads:
+        forget_ties(model)
+
+
+def forget_ties(model: PreTrainedModel) -> None:
+    """Set ``tie_word_embeddings`` to False in all configurations of ``model``."""
+    for part in model.modules():
         if isinstance(part, PreTrainedModel):
             part.all_tied_weights_keys = {}
             for config in (part.config, *sub_configs(part.config)):

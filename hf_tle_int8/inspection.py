@@ -39,10 +39,10 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
         CheckpointError: the folder or a file of it is missing or damaged, or its model cannot be built.
         UnsupportedSchemeError: it was quantized by another method.
     """
-    found = _read_config(folder)
-    quantized = _quantization(found.get("quantization_config"), folder)
+    found = read_config(folder)
+    quantized = quantization_of(found.get("quantization_config"), folder)
     headers = read_headers(folder)
-    model = _skeleton(folder, found)
+    model = skeleton(folder, found)
 
     def names_of(name: str) -> list[str]:
         return name_aliases(name, model.base_model_prefix)
@@ -72,10 +72,15 @@ def _what(quantized: TLEInt8Config | None, found: Mapping[str, Any]) -> str:
     return f"an INT8 model ({found['quantization_config']['quant_method']})"
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder} is no folder: inspect takes the folder of a checkpoint. One from the Hub can be had with "
+            f"{folder} is no folder: the folder of a checkpoint is needed. One from the Hub can be had with "
             f"`hf download`."
         )
     file = folder / _CONFIG
@@ -90,7 +95,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _quantization(found: Any, folder: Path) -> TLEInt8Config | None:
+def quantization_of(found: Any, folder: Path) -> TLEInt8Config | None:
+    """The options that an INT8 checkpoint was made with; None of a float one.
+
+    Args:
+        found: the ``quantization_config`` of its ``config.json``.
+        folder: for the message of an error.
+
+    Raises:
+        ConfigError: its configuration is not one of ours.
+        UnsupportedSchemeError: it was quantized by another method.
+    """
     if found is None:
         return None
     method = found.get("quant_method") if isinstance(found, dict) else found
@@ -104,8 +119,17 @@ def _quantization(found: Any, folder: Path) -> TLEInt8Config | None:
     )
 
 
-def _skeleton(folder: Path, found: Mapping[str, Any]) -> PreTrainedModel:
-    """The model on the meta device, as its configuration describes it."""
+def skeleton(folder: Path, found: Mapping[str, Any], dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model on the meta device, as its configuration describes it.
+
+    Args:
+        folder: of the checkpoint.
+        found: its ``config.json``.
+        dtype: of the model; that of its configuration where None.
+
+    Raises:
+        CheckpointError: there is no such class, or it cannot be built of this configuration.
+    """
     name = next(iter(found.get("architectures") or []), None)
     cls = getattr(transformers, name, None) if name else None
     if cls is None:
@@ -117,7 +141,7 @@ def _skeleton(folder: Path, found: Mapping[str, Any]) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(folder)
         with torch.device("meta"):
-            return cls._from_config(config)
+            return cls._from_config(config, **({} if dtype is None else {"dtype": dtype}))
     except Exception as error:  # whatever a model's own code raises on a configuration that does not suit it
         raise CheckpointError(
             f"{folder / _CONFIG} describes no {name} that can be built: {' '.join(str(error).split())}. Save the "

@@ -46,6 +46,8 @@ RANKS = {
     "hf_tle_int8.compressed_tensors": 9,
     "hf_tle_int8.quantizer": 11,
     "hf_tle_int8.registration": 12,
+    "hf_tle_int8.streaming": 12,
+    "hf_tle_int8.warming": 12,
     "hf_tle_int8": 14,
     "hf_tle_int8.cli": 15,
     "hf_tle_int8.shared_inputs": 7,

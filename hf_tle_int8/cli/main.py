@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hf_tle_int8.cli import bench, chat, demo, env, eval, generate, inspect
+from hf_tle_int8.cli import bench, cache, chat, convert, demo, env, eval, generate, inspect
 from hf_tle_int8.errors import TLEInt8Error
 from hf_tle_int8.version import __version__
 
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, generate, chat, eval, inspect, bench, env):
+    for command in (demo, convert, generate, chat, eval, inspect, bench, cache, env):
         command.add_parser(commands)
     return parser
 

@@ -1,0 +1,88 @@
+"""``hf-tle-int8 convert``: a float checkpoint folder to an INT8 one."""
+
+import argparse
+import dataclasses
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.streaming.conversion import FORMATS, Options, Outcome, convert_checkpoint
+
+_DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DESCRIPTION = """\
+Write the INT8 checkpoint that from_pretrained(SRC, quantization_config=TLEInt8Config()) and save_pretrained(DST) would
+write, tensor by tensor: memory is that of the largest tensor, whatever the size of the model.
+
+DST appears when it is complete. After an interruption, the same command continues with what DST.partial holds.
+Tokenizer and other small files are copied. SRC is the folder of a checkpoint with safetensors files; `hf download`
+gets one.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "convert",
+        help="convert a float checkpoint folder to INT8, tensor by tensor",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", type=Path, metavar="SRC", help="folder of the float checkpoint")
+    add("destination", type=Path, metavar="DST", help="folder to write")
+    add("--dtype", choices=_DTYPES, default="auto", help="of what stays in float (default: that of SRC)")
+    add("--modules-to-not-convert", nargs="+", metavar="NAME", help="names or re: patterns that stay in float")
+    add("--modules-to-convert", nargs="+", metavar="NAME", help="names or re: patterns, the only ones to convert")
+    add("--quantize-lm-head", action="store_true", help="convert the output head, too")
+    add("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: %(default)s)")
+    add("--format", choices=FORMATS, default=FORMATS[0], help="configuration to write (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace the checkpoint that DST is")
+    add("--json", action="store_true", help="print one JSON object instead of a sentence")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert and say what was written.
+
+    Raises:
+        SystemExit: 130 after Ctrl-C.
+        TLEInt8Error, OSError, ValueError: see `convert_checkpoint`.
+    """
+    config = TLEInt8Config(
+        modules_to_not_convert=arguments.modules_to_not_convert,
+        modules_to_convert=arguments.modules_to_convert,
+        quantize_lm_head=arguments.quantize_lm_head,
+    )
+    options = Options(config, _DTYPES[arguments.dtype], arguments.max_shard_size, arguments.format)
+    try:
+        outcome = convert_checkpoint(arguments.source, arguments.destination, options, arguments.overwrite)
+    except KeyboardInterrupt:
+        print("hf-tle-int8: interrupted. The same command continues.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"{error}. Free some space: the same command continues with the files that are complete."
+        ) from error
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(outcome), indent=2))
+    else:
+        print("\n".join(_lines(outcome)))
+
+
+def _lines(outcome: Outcome) -> list[str]:
+    size, count = outcome.bytes / 1e6, len(outcome.files)
+    lines = [f"{outcome.folder}: {size:.1f} MB in {count} safetensors file{'s' if count > 1 else ''}"]
+    if outcome.resumed:
+        lines.append(f"{outcome.resumed} of them from an earlier run")
+    lines.append(f"INT8: {', '.join(outcome.int8_modules) or 'nothing'}")
+    if outcome.left_out:
+        shown = ", ".join(outcome.left_out[:4]) + (", …" if len(outcome.left_out) > 4 else "")
+        lines.append(f"left out, as the model has no such tensors: {shown}")
+    return lines

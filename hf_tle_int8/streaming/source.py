@@ -1,0 +1,81 @@
+"""The float checkpoint to convert: its configuration, and its tensors one by one."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from hf_tle_int8 import inspection
+from hf_tle_int8.checkpoint_files import Header, read_headers, safetensors_files
+from hf_tle_int8.errors import CheckpointError, ConfigError
+
+_FLOATS = {"float64", "float32", "float16", "bfloat16"}
+
+
+@dataclass
+class Source:
+    """Use it as a context manager: its files are open, and mapped, inside.
+
+    Attributes:
+        folder: of the checkpoint.
+        config: its ``config.json``.
+        files: its safetensors files.
+        headers: what they say of its tensors.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    files: list[Path]
+    headers: dict[str, Header]
+
+    def dtype(self) -> torch.dtype:
+        """What ``dtype="auto"`` of ``from_pretrained`` means.
+
+        Raises:
+            CheckpointError: the files hold no float.
+        """
+        named = self.config.get("dtype") or self.config.get("torch_dtype")
+        found = next((header.dtype for header in self.headers.values() if header.dtype in _FLOATS), None)
+        if not (named or found):
+            raise CheckpointError(f"{self.folder} holds no floating-point tensor: nothing could become INT8.")
+        return cast(torch.dtype, getattr(torch, str(named or found)))
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, mapped from its file."""
+        return self._by_name[name].get_tensor(name)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two tensors are equal, of one dtype and shape."""
+        return self.headers[one] == self.headers[other] and torch.equal(self.tensor(one), self.tensor(other))
+
+    def __enter__(self) -> "Source":
+        with ExitStack() as stack:
+            opened = [stack.enter_context(safe_open(file, framework="pt")) for file in self.files]
+            self._by_name = {name: file for file in opened for name in file.keys()}  # noqa: SIM118
+            self._close = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._by_name = {}
+        self._close.close()
+
+
+def read(folder: Path) -> Source:
+    """A float checkpoint.
+
+    Raises:
+        CheckpointError: the folder or a file of it is missing or damaged.
+        ConfigError: it is INT8 already.
+        UnsupportedSchemeError: it was quantized by another method.
+    """
+    config = inspection.read_config(folder)
+    if inspection.quantization_of(config.get("quantization_config"), folder) is not None:
+        raise ConfigError(f"{folder} is INT8 already. Name the folder of the float original.")
+    return Source(folder, config, safetensors_files(folder), read_headers(folder))
