@@ -149,7 +149,7 @@ class Generator:
             echo: write the text of the prompt as well.
 
         Raises:
-            ConfigError: there are no tokens, or more than the model has positions for, less one.
+            ConfigError: there are no tokens, too many for the model, or such as it does not know.
         """
         length = self.checkpoint.check_prompt(prompt)
         room = (self.checkpoint.positions or length + self._most) - length
