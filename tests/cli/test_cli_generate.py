@@ -174,7 +174,9 @@ def test_prompts_that_leave_no_room_are_refused(stories_path, capsys):
     assert "shorten" in error
 
 
-@pytest.mark.parametrize("option", [["--temperature", "-1"], ["--temperature", "nan"], ["--max-new-tokens", "0"]])
+@pytest.mark.parametrize(
+    "option", [["--temperature", "-1"], ["--temperature", "nan"], ["--max-new-tokens", "0"], ["--seed", str(2**63)]]
+)
 def test_senseless_options_are_refused(stories_path, option, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["generate", str(stories_path), "--prompt", PROMPT, *option])
