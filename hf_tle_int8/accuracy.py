@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_tle_int8.errors import InputValueError
 
 # Of a text that is tokenized at once: characters.
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 
 # Rows of logits [rows, vocabulary] that are compared in fp32 at once.
 _ROWS = 32

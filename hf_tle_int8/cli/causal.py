@@ -49,11 +49,21 @@ class CausalCheckpoint:
                 f"shorten them."
             )
 
+    def check_tokens(self, ids: Tensor) -> Tensor:
+        """``ids``, int64 of any shape; raises `ConfigError` where the model does not know one of them."""
+        if ids.numel() and (largest := int(ids.max())) >= self.vocabulary:
+            raise ConfigError(
+                f"the tokenizer of {self.name} gives token {largest}, and the model has a vocabulary of "
+                f"{self.vocabulary}: they do not belong together. Save the model's own tokenizer there."
+            )
+        return ids
+
     def check_prompt(self, prompt: Tensor) -> int:
-        """The length of ``prompt``, int64 ``[1, length]``; raises `ConfigError` where nothing can come after it."""
+        """The length of ``prompt``, int64 ``[1, length]``; raises `ConfigError` where it cannot be continued."""
         length = prompt.shape[1]
         if not length:
             raise ConfigError("the prompt has no tokens: write some text.")
+        self.check_tokens(prompt)
         self.check_length(length + 1, "the prompt, with one token after it,")
         return length
 

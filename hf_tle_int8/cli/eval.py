@@ -19,7 +19,7 @@ Perplexity of a model in INT8 on a text and, beside a float reference, what quan
 both, the Kullback-Leibler divergence of their next-token distributions, and how often the likeliest token is the same.
 
 The tokens of the text are cut into windows, each evaluated by itself; what is left at the end is in none. A long text
-is read and tokenized in blocks of 2**20 characters and the rest of a line. Both models are in memory, and one block."""
+is read and tokenized in blocks of 2**18 characters and the rest of a line. Both models are in memory, and one block."""
 _EXAMPLES = """\
 examples:
   hf-tle-int8 eval Qwen/Qwen2.5-0.5B --text wiki.txt --window 512
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         CheckpointError: there is no such model, or it has no tokenizer or is no causal language model.
-        ConfigError: the reference is quantized, or the windows do not suit the model.
+        ConfigError: the reference is quantized, or the windows or the tokenizer do not suit the model.
         InputValueError: the text is no UTF-8 or shorter than a window.
         OSError: the text cannot be read.
     """
@@ -64,13 +64,13 @@ def run(arguments: argparse.Namespace) -> None:
             each.check_length(arguments.window, "--window")
     windows = accuracy.Windows(causal.load_tokenizer(arguments.model), arguments.window)
     with arguments.text.open(encoding="utf-8") as file, options.torch_threads(arguments.threads):
-        found = windows.of(accuracy.blocks(file))
+        found = map(checkpoint.check_tokens, windows.of(accuracy.blocks(file)))
         # Before the models are loaded: a text that does not do is told at once.
-        found = itertools.chain(_first(windows, found, arguments.text), found)
+        every = itertools.chain(_first(windows, found, arguments.text), found)
         models = [checkpoint.load(arguments.dtype)]
         if reference is not None:
             models.append(reference.load(arguments.dtype, int8=False))
-        outcome = accuracy.measure(tqdm(found, unit="window", leave=False, disable=None), *models)
+        outcome = accuracy.measure(tqdm(every, unit="window", leave=False, disable=None), *models)
     if arguments.json:
         print(json.dumps({"text": str(arguments.text), "tokens": windows.tokens, **asdict(outcome)}, indent=2))
     else:

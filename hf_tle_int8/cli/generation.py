@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser, temperature: float | None, defa
     add("--max-new-tokens", type=options.positive, default=256, metavar="N", help="at most (default: %(default)s)")
     text = f"0 takes the most likely token, more samples (default: {default})"
     add("--temperature", type=options.temperature, default=temperature, metavar="T", help=text)
-    add("--seed", type=int, metavar="S", help="of sampling: the same seed gives the same text")
+    add("--seed", type=options.seed, metavar="S", help="of sampling: the same seed gives the same text")
     options.add_dtype(parser)
     options.add_threads(parser)
     add("--float", action="store_true", help="run the model in float; an INT8 checkpoint is dequantized")
@@ -149,7 +149,7 @@ class Generator:
             echo: write the text of the prompt as well.
 
         Raises:
-            ConfigError: there are no tokens, or more than the model has positions for, less one.
+            ConfigError: there are no tokens, too many for the model, or such as it does not know.
         """
         length = self.checkpoint.check_prompt(prompt)
         room = (self.checkpoint.positions or length + self._most) - length

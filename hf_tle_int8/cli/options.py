@@ -25,6 +25,13 @@ def temperature(text: str) -> float:
     return value
 
 
+def seed(text: str) -> int:
+    """A number that torch takes as a seed; argparse shows the error of anything else."""
+    if not (text.isdecimal() and int(text) < 1 << 63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: a number from 0 to 2**63 - 1.")
+    return int(text)
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add MODEL, a causal language model."""
     parser.add_argument("model", metavar="MODEL", help="folder of a causal language model, or its name on the Hub")

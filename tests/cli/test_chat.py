@@ -7,9 +7,8 @@ import pytest
 from hf_tle_int8.cli import causal, chat
 from hf_tle_int8.cli.main import main
 
-TEMPLATE = (
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}reply:{% endif %}"
-)
+LINES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+TEMPLATE = LINES + "{% if add_generation_prompt %}assistant:{% endif %}"
 REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + TEMPLATE
 
 
@@ -40,14 +39,25 @@ def test_lines_are_answered_until_exit(talkative, monkeypatch, capsys):
 
 
 def test_what_was_said_is_kept_and_not_computed_again(talkative, monkeypatch, capsys):
-    _, err = talk(monkeypatch, capsys, talkative / "plain", "Hello\nAnd then?", "--system", "Be kind.")
+    _, err = talk(
+        monkeypatch,
+        capsys,
+        talkative / "plain",
+        "Hello\nAnd then?",
+        "--system",
+        "Be kind, and answer all that they ask.",
+    )
     prompts = [int(tokens) for tokens in re.findall(r"prefill of (\d+) tokens", err)]
     tokenizer = causal.load_tokenizer(str(talkative / "plain"))
-    conversation = chat.Conversation(tokenizer, "Be kind.")
+    conversation = chat.Conversation(tokenizer, "Be kind, and answer all that they ask.")
     assert prompts[0] == conversation.prompt("Hello").shape[1]
+    assert prompts[1] < prompts[0]
     conversation.add("Hello", "Yes.")
     text = tokenizer.decode(conversation.prompt("And then?")[0], skip_special_tokens=True)
-    assert text == "system: Be kind.\nuser: Hello\nassistant: Yes.\nuser: And then?\nreply:"
+    assert (
+        text
+        == "system: Be kind, and answer all that they ask.\nuser: Hello\nassistant: Yes.\nuser: And then?\nassistant:"
+    )
     conversation.clear()
     assert "Yes." not in tokenizer.decode(conversation.prompt("And then?")[0])
 

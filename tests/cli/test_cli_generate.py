@@ -120,15 +120,17 @@ def refused(stories_path, tmp_path_factory):
     BertModel(BertConfig(vocab_size=100, **sizes)).save_pretrained(root / "whole encoder")
     T5Config(architectures=["T5ForConditionalGeneration"]).save_pretrained(root / "translator")
     save_tiny_llama(root / "no tokenizer")
-    save_tiny_llama(root / "other method")
+    save_tiny_llama(root / "other method", vocab_size=512)
     AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "other method")
     edit_config(root / "other method", quantization_config={"quant_method": "fp8"})
-    save_tiny_llama(root / "no weights")
+    save_tiny_llama(root / "no weights", vocab_size=512)
     AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "no weights")
     (root / "no weights" / "model.safetensors").unlink()
-    save_tiny_llama(root / "damaged")
+    save_tiny_llama(root / "damaged", vocab_size=512)
     AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "damaged")
     (root / "damaged" / "model.safetensors").write_bytes(b"0" * 100)
+    save_tiny_llama(root / "other tokenizer")
+    AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "other tokenizer")
     (root / "empty").mkdir()
     (root / "file").write_text("")
     return root
@@ -142,6 +144,7 @@ def refused(stories_path, tmp_path_factory):
         ("translator", "no causal language model"),
         ("no tokenizer", "has no tokenizer"),
         ("other method", "quant_method='fp8'"),
+        ("other tokenizer", "a vocabulary of 96"),
         ("no weights", "cannot be loaded"),
         ("damaged", "cannot be loaded"),
         ("empty", "cannot be loaded"),
@@ -171,7 +174,9 @@ def test_prompts_that_leave_no_room_are_refused(stories_path, capsys):
     assert "shorten" in error
 
 
-@pytest.mark.parametrize("option", [["--temperature", "-1"], ["--temperature", "nan"], ["--max-new-tokens", "0"]])
+@pytest.mark.parametrize(
+    "option", [["--temperature", "-1"], ["--temperature", "nan"], ["--max-new-tokens", "0"], ["--seed", str(2**63)]]
+)
 def test_senseless_options_are_refused(stories_path, option, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["generate", str(stories_path), "--prompt", PROMPT, *option])

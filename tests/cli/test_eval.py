@@ -81,6 +81,13 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(stories_path, int8_path, tex
         assert reason in last
 
 
+def test_a_tokenizer_of_another_model_is_told(stories_path, text, tmp_path, capsys):
+    save_tiny_llama(tmp_path)
+    AutoTokenizer.from_pretrained(stories_path).save_pretrained(tmp_path)
+    assert main(["eval", str(tmp_path), "--text", str(text), "--window", "32"]) == 2
+    assert "do not belong together" in capsys.readouterr().err
+
+
 def _encoder(folder):
     from transformers import BertConfig
 
