@@ -11,24 +11,16 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hf_tle_int8.adapted import method_of, weight_readers
 from hf_tle_int8.errors import AdapterError
 
 if TYPE_CHECKING:
-    from hf_tle_int8.nn import TLEInt8Linear
+    from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 
 # The module of PEFT that holds the base classes of its tuners.
 TUNERS = "peft.tuners.tuners_utils"
 
-# Tuners that call the layer and leave its weight alone.
-SERVED = frozenset({
-    "ADALORA", "BOFT", "FOURIERFT", "GRALORA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA", "OFT", "PVERA", "RANDLORA",
-    "ROAD", "TRAINABLE_TOKENS", "VERA", "WAVEFT",
-})  # fmt: skip
-# Options of LoRA that read the weight, or are not known not to.
-_LORA_VARIANTS = (
-    "use_dora", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
-    "target_parameters",
-)  # fmt: skip
+# Starts of LoRA that leave the weight alone.
 _LORA_STARTS = (True, False, "gaussian", "eva")
 
 _MARK = "_tle_int8_guarded"
@@ -42,7 +34,11 @@ def guard(tuners: ModuleType) -> None:
     """
     try:
         tuner, layer = tuners.BaseTuner, tuners.BaseTunerLayer
-        wrappers = {"inject_adapter": _checked_injection, "_check_merge_allowed": _checked_merge_of_model}
+        wrappers = {
+            "inject_adapter": _checked_injection,
+            "_check_tied_modules": _checked_configuration,
+            "_check_merge_allowed": _checked_merge_of_model,
+        }
         wrapped = {name: wrap(getattr(tuner, name)) for name, wrap in wrappers.items()}
     except AttributeError as error:
         warnings.warn(
@@ -77,10 +73,27 @@ def _guard_layers(base: Any) -> None:
 def _checked_injection(inject: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(inject)
     def inject_adapter(self: Any, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
+        from hf_tle_int8.shared_inputs import share_inputs
+
         check_adapter(model, self.peft_config[adapter_name])
-        return inject(self, model, adapter_name, *args, **kwargs)
+        injected = inject(self, model, adapter_name, *args, **kwargs)
+        if any(_int8_layers(model)):
+            # A layer that is adapted is no longer called by who called its neighbours.
+            share_inputs(model)
+        return injected
 
     return inject_adapter
+
+
+def _checked_configuration(check: Callable[..., Any]) -> Callable[..., Any]:
+    """For what `_checked_injection` cannot see: PEFT turns target_modules that mean experts into target_parameters."""
+
+    @functools.wraps(check)
+    def _check_tied_modules(self: Any, model: Any, peft_config: Any) -> Any:
+        check_adapter(model, peft_config)
+        return check(self, model, peft_config)
+
+    return _check_tied_modules
 
 
 def _checked_merge_of_model(check: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,10 +119,10 @@ def _checked_merge(merge: Callable[..., Any]) -> Callable[..., Any]:
 
 def _refuse_int8(tuner_layer: Any) -> None:
     """Raise `AdapterError` where ``tuner_layer`` is a layer of PEFT around an INT8 layer."""
-    from hf_tle_int8.nn import TLEInt8Linear
+    from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 
     base = tuner_layer.get_base_layer() if hasattr(tuner_layer, "get_base_layer") else None
-    if isinstance(base, TLEInt8Linear):
+    if isinstance(base, TLEInt8Linear | TLEInt8Experts):
         raise AdapterError(
             f"{base} is INT8, and most of what an adapter adds is less than half a step of int8 codes: merging would "
             f"round it away. Leave it unmerged, which costs little; or merge it into the float original, which can be "
@@ -130,17 +143,15 @@ def check_adapter(model: Any, config: Any) -> None:
     int8 = dict(_int8_layers(model))
     if not int8:
         return
-    method = getattr(config.peft_type, "value", config.peft_type)
-    found = [f"peft_type={method!r}"] if method not in SERVED else []
-    if method == "LORA":
-        found += [f"{name}={value!r}" for name in _LORA_VARIANTS if (value := getattr(config, name, None))]
-        if config.init_lora_weights not in _LORA_STARTS:
-            found.append(f"init_lora_weights={config.init_lora_weights!r}")
+    found = weight_readers(config)
+    if method_of(config) == "LORA" and config.init_lora_weights not in _LORA_STARTS:
+        found.append(f"init_lora_weights={config.init_lora_weights!r}")
     if found:
         raise AdapterError(
             f"{', '.join(found)} computes with the weights of the layers that it adapts, or is not known not to: those "
             f"of {len(int8)} layers are int8 codes ({next(iter(int8))}). Use plain LoRA or another method that leaves "
-            f"them alone (docs/adapters.md), train on the float original, or call dequantize() on this model first."
+            f"them alone (docs/adapters.md), with target_modules that name no experts, train on the float original, or "
+            f"call dequantize() on this model first."
         )
     for wanted in getattr(config, "modules_to_save", None) or ():
         copied = next((name for name in int8 if f".{wanted}." in f".{name}."), None)
@@ -151,17 +162,8 @@ def check_adapter(model: Any, config: Any) -> None:
             )
 
 
-def inside_adapters(model: Any) -> set[str]:
-    """The names of the modules that PEFT's layers in ``model`` hold beside the layer that they adapt."""
-    found = set()
-    for name, module in model.named_modules():
-        if hasattr(module, "base_layer"):
-            inner = (part for part, _ in module.named_modules() if part and not part.startswith("base_layer"))
-            found |= {f"{name}.{part}".removeprefix(".") for part in inner}
-    return found
+def _int8_layers(model: Any) -> "Iterator[tuple[str, TLEInt8Linear | TLEInt8Experts]]":
+    from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 
-
-def _int8_layers(model: Any) -> Iterator[tuple[str, "TLEInt8Linear"]]:
-    from hf_tle_int8.nn import TLEInt8Linear
-
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, TLEInt8Linear))
+    layers = (TLEInt8Linear, TLEInt8Experts)
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, layers))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic
-from hf_tle_int8.adapters import inside_adapters
+from hf_tle_int8.adapted import inside_adapters, read_by_adapters
 from hf_tle_int8.adoption import adopt, check_adoptable
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
@@ -187,11 +187,17 @@ def _select(
         keep_experts="with fused experts, which are not read from a state dict," if of_state_dict else None,
     )
     selection = select_linears(model, rules)
-    for name in selection.convert.keys() & inside_adapters(model):
-        del selection.convert[name]
-        selection.keep(name, "of an adapter")
+    _keep(selection, inside_adapters(model), "of an adapter")
+    _keep(selection, read_by_adapters(model), "whose weight an adapter computes with")
     warn_unmatched(matcher)
     return selection
+
+
+def _keep(selection: Selection, names: set[str], reason: str) -> None:
+    for chosen in (selection.convert, selection.experts):
+        for name in sorted(chosen.keys() & names):
+            del chosen[name]
+            selection.keep(name, reason)
 
 
 def _by_weight(selection: Selection) -> list[dict[str, nn.Module]]:

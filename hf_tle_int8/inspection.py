@@ -60,9 +60,10 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
     rows = _rows(model, kept, headers, int8, prefill_rows)
     notes = [f"{folder} holds {_what(quantized, found)}."]
     on_disk = sum(header.dtype == "int8" for header in headers.values())
+    expected = len(int8) - sum(len(group) - 1 for group in defaults.shared_linears(model) if int8.issuperset(group))
     # Experts are one tensor each in most files.
-    if quantized is not None and not selection.experts and on_disk != len(int8):
-        notes.append(f"Its files have {on_disk} int8 tensors, and its configuration expects {len(int8)} INT8 linears.")
+    if quantized is not None and not selection.experts and on_disk != expected:
+        notes.append(f"Its files have {on_disk} int8 tensors, and its configuration expects {expected}.")
     return LayerTable(tuple(rows), prefill_rows, sum(header.bytes for header in headers.values()), tuple(notes))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import ConversionOps
 
+from hf_tle_int8.adapted import expect_conv1d, inside_adapters
 from hf_tle_int8.arithmetic import quantize_weight
 from hf_tle_int8.checks import was_loaded
 from hf_tle_int8.errors import TLEInt8Error
@@ -134,15 +135,20 @@ def sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Turn each INT8 layer of ``model`` back into what it was and cast its floating parameters to ``dtype``.
 
-    Buffers keep their dtype, as do parameters that the model's class keeps in fp32: rotary frequencies, for one.
+    Buffers keep their dtype, as do parameters of adapters, and those that the model's class keeps in fp32.
 
     Raises:
         UnsupportedPlacementError: weights are offloaded to the disk; nothing is changed.
+        AdapterError: see `adapters.expect_conv1d`; nothing is changed.
     """
     layers = [module for module in model.modules() if isinstance(module, TLEInt8Linear)]
+    every_experts = [module for module in model.modules() if isinstance(module, TLEInt8Experts)]
+    for module in [*layers, *every_experts]:
+        for key, tensor in module.named_parameters(recurse=False):
+            check_placement(tensor, f"the {key} of an INT8 layer to dequantize", allowed=("cpu",))
+    expect_conv1d(model)
     by_weight: dict[int, list[TLEInt8Linear]] = {}
     for layer in layers:
-        check_placement(layer.weight_scale, "the scale of an INT8 layer to dequantize", allowed=("cpu",))
         by_weight.setdefault(id(layer._weight()), []).append(layer)
     for first, *twins in by_weight.values():
         weight = first.dequantize(dtype)
@@ -152,9 +158,10 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
     ties = model.all_tied_weights_keys
     for scale in [name for name in ties if name.endswith(".weight_scale") and name.removesuffix("_scale") in ties]:
         del ties[scale]
-    for experts in [module for module in model.modules() if isinstance(module, TLEInt8Experts)]:
+    for experts in every_experts:
         experts.revert(dtype)
-    in_fp32 = ModuleMatcher(model._get_dtype_plan(dtype))
+    in_fp32, of_adapters = ModuleMatcher(model._get_dtype_plan(dtype)), inside_adapters(model)
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not in_fp32.matches([name]):
+        kept = in_fp32.matches([name]) or name.rpartition(".")[0] in of_adapters
+        if parameter.is_floating_point() and not kept:
             parameter.data = parameter.data.to(dtype)

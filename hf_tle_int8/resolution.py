@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tle_int8 import defaults
@@ -10,16 +11,22 @@ from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.heads import heads_to_untie
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched, without_numbers
+from hf_tle_int8.nn.conv1d import is_linear
 from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.selection import NOT_LISTED, SKIPPED, TIED, Rules, Selection, select_linears
 
 logger = logging.getLogger(__name__)
+
+_IN_FLOAT = "in float in the checkpoint"
 
 
 def recorded(config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]) -> Selection:
     """What an INT8 checkpoint holds as INT8: its list is complete, it was resolved when the model was quantized."""
     listed = ModuleMatcher(config.modules_to_not_convert or [])
     skips = {**defaults.tied_linears(model), **_float_experts(config, model, names_of)}
+    if config.int8_modules is None:
+        # Of compressed-tensors, which quantizes nn.Linear alone.
+        skips |= {name: _IN_FLOAT for name, m in model.named_modules() if is_linear(m) and not isinstance(m, nn.Linear)}
     return select_linears(model, Rules(listed, skips, names_of=names_of, sharing=defaults.shared_linears(model)))
 
 
@@ -31,7 +38,7 @@ def _float_experts(
     if recorded is None:
         return {}
     names = {name: map(without_numbers, names_of(name)) for name, m in model.named_modules() if is_experts(m)}
-    return {name: "in float in the checkpoint" for name, every in names.items() if set(recorded).isdisjoint(every)}
+    return {name: _IN_FLOAT for name, every in names.items() if set(recorded).isdisjoint(every)}
 
 
 def resolve(

@@ -15,6 +15,7 @@ from torch import nn
 
 from hf_tle_int8.activations import Reader, SharedInput
 from hf_tle_int8.nn import TLEInt8Linear
+from hf_tle_int8.nn.conv1d import is_linear
 
 _SIMPLE = (ast.Assign, ast.AnnAssign, ast.Expr, ast.Return)
 # Of a variable, what tells of it without touching its memory.
@@ -31,20 +32,24 @@ def share_inputs(model: nn.Module) -> None:
             module.__dict__.pop("_reader", None)
     for module in model.modules():
         for paths in _readers_of_one_variable(inspect.unwrap(type(module).forward)):
-            layers = list({id(found): found for found in _linears(module, paths)}.values())
-            if len(layers) > 1:
+            for layers in _groups(module, paths):
                 shared = SharedInput(type(module), len(layers))
                 for number, layer in enumerate(layers):
                     layer._reader = Reader(shared, 1 << number)
 
 
-def _linears(module: nn.Module, paths: tuple[str, ...]) -> Iterator[TLEInt8Linear]:
+def _groups(module: nn.Module, paths: tuple[str, ...]) -> Iterator[list[TLEInt8Linear]]:
+    """The INT8 linears at ``paths`` that nothing else is called between which may write into their input."""
+    groups: list[dict[int, TLEInt8Linear]] = [{}]
     for path in paths:
         found: Any = module
         for name in path.split("."):
             found = getattr(found, name, None)
         if isinstance(found, TLEInt8Linear):
-            yield found
+            groups[-1][id(found)] = found
+        elif found is not None and not (isinstance(found, nn.Module) and is_linear(found)):
+            groups.append({})
+    return (list(group.values()) for group in groups if len(group) > 1)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from moe_support import expert_layers, save_moe
 from support import FLOATS, int8_layers, logits, save_tiny_llama
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -149,3 +150,19 @@ def test_stock_transformers_reads_what_is_saved(int8, tmp_path):
     assert "quantization_config" not in (tmp_path / "float" / "config.json").read_text()
     command = [sys.executable, "-c", STOCK, tmp_path / "float", tmp_path / "logits.pt"]
     subprocess.run(command, check=True)
+
+
+def test_offloaded_experts_are_refused_before_any_layer_is_float(tmp_path):
+    path = save_moe(tmp_path / "float", "qwen")
+    model = AutoModelForCausalLM.from_pretrained(path, quantization_config=TLEInt8Config())
+    model.save_pretrained(tmp_path / "int8")
+    names = [name for name, module in model.named_modules() if not list(module.children())]
+    device_map = {name: "cpu" for name in names if "experts" not in name}
+    device_map |= dict.fromkeys(expert_layers(model), "disk")
+    offloaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "int8", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    with pytest.raises(UnsupportedPlacementError, match="gate_up_proj of an INT8 layer to dequantize is on meta"):
+        offloaded.dequantize()
+    assert len(int8_layers(offloaded)) == 8
+    assert torch.equal(logits(offloaded), logits(model))

@@ -51,7 +51,8 @@ RANKS = {
     "hf_tle_int8": 14,
     "hf_tle_int8.cli": 15,
     "hf_tle_int8.shared_inputs": 7,
-    "hf_tle_int8.adapters": 7,
+    "hf_tle_int8.adapted": 7,
+    "hf_tle_int8.adapters": 8,
     "hf_tle_int8.expert_files": 8,
 }
 SOURCES = {

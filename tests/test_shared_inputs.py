@@ -255,6 +255,37 @@ def test_interleaved_modules_and_other_layers_between(quantized):
     assert len(quantized) == 4
 
 
+class Through(nn.Module):
+    """Writes through the address of its input, as a Triton kernel does: torch counts no new version."""
+
+    def forward(self, x):
+        x.numpy()[...] *= -3
+        return x
+
+
+class Between(nn.Module):
+    def __init__(self, between):
+        super().__init__()
+        self.between = between
+        self.q, self.k, self.v = (nn.Linear(24, 8) for _ in range(3))
+
+    def forward(self, x):
+        q = self.q(x)
+        changed = self.between(x)
+        k = self.k(x)
+        return torch.cat([q, k, self.v(x), changed], -1)
+
+
+@pytest.mark.parametrize(("between", "compiled"), [(Through(), False), (nn.ReLU(inplace=True), True)])
+@torch.no_grad()
+def test_a_module_between_may_write_into_the_input(between, compiled):
+    module, x = int8(Between(between)), torch.randn(3, 24)
+    assert shared(module) == [["k", "v"]]
+    expected = separately(module, x.clone())
+    called = torch.compile(module, fullgraph=True, backend="aot_eager") if compiled else module
+    assert torch.equal(called(x.clone()), expected)
+
+
 @torch.no_grad()
 def test_threads_do_not_share():
     module = int8(Mlp())
@@ -365,7 +396,7 @@ def test_operators_without_kernels(monkeypatch):
     panels = layer._weight().detach()
     assert torch.equal(operators.linear_quantized(x, operators.quantize(x), panels, *arguments), expected)
     row_major = layer.weight.detach()
-    ops._warn_of_row_major_weights.cache_clear()
+    ops._warn_of_other_weights.cache_clear()
     with pytest.warns(RuntimeWarning, match="row-major"):
         assert torch.equal(operators.linear_quantized(x, operators.quantize(x), row_major, *arguments), expected)
     monkeypatch.setattr(execution, "unavailable", lambda: "no kernels")

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic
-from hf_tle_int8.errors import TLEInt8Error
+from hf_tle_int8.errors import TLEInt8Error, UnsupportedTrainingError
 from hf_tle_int8.nn.expert_codes import Codes
 from hf_tle_int8.nn.expert_layout import projection_names, row_major
 from hf_tle_int8.nn.expert_ops import expert_linear
-from hf_tle_int8.nn.linear import check_int8_weight, normalize_scale
+from hf_tle_int8.nn.linear import NOT_TRAINABLE, check_int8_weight, normalize_scale
 from hf_tle_int8.nn.packed import pack_parameter, unpack_parameter
 from hf_tle_int8.packing import is_packed, unpack
 
@@ -165,6 +165,12 @@ class TLEInt8Experts(nn.Module):
             weight = weight.detach() if panels is None else panels
         scale = cast(Tensor, parameters[f"{name}_scale"])
         return expert_linear(rows, experts, weight, scale, parameters.get(f"{name}_bias"), shape[2])
+
+    def requires_grad_(self, requires_grad: bool = True) -> "TLEInt8Experts":
+        """Raise `UnsupportedTrainingError` when asked to train: the codes have no gradient."""
+        if requires_grad:
+            raise UnsupportedTrainingError(NOT_TRAINABLE.format(type(self).__name__))
+        return super().requires_grad_(False)
 
     def extra_repr(self) -> str:
         """What ``print`` shows between the brackets."""

@@ -124,3 +124,11 @@ def test_export_to_compressed_tensors_is_refused(gpt2, tmp_path):
         save_compressed_tensors(model, tmp_path / "ct")
     assert not (tmp_path / "ct").exists()
     assert isinstance(model.config.quantization_config, TLEInt8Config)
+
+
+def test_compressed_tensors_leaves_conv1d_in_float(gpt2, tmp_path):
+    model = load_int8(gpt2, modules_to_convert=["lm_head"], quantize_lm_head=True)
+    save_compressed_tensors(model, tmp_path / "ct")
+    again = load_int8(tmp_path / "ct")
+    assert list(int8_layers(again)) == ["lm_head"]
+    assert torch.equal(logits(again), logits(model))

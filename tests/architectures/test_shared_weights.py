@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from families import FAMILIES
 from safetensors.torch import load_file
 from support import edit_checkpoint, int8_layers
 from torch import nn
@@ -11,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_tle_int8 import TLEInt8Config, quantize_and_replace_linears, replace_linears_with_tle_int8
 from hf_tle_int8.arithmetic import quantize_weight
+from hf_tle_int8.inspection import inspect_checkpoint
 
 FIRST, SECOND = "heads.0", "heads.1"
 
@@ -136,3 +138,14 @@ def test_a_checkpoint_that_holds_both_weights(path, tmp_path, same):
             assert torch.equal(found.get_submodule(name).weight, codes)
             assert torch.equal(found.get_submodule(name).weight_scale, scale)
     assert (reference.get_submodule(FIRST).weight is reference.get_submodule(SECOND).weight) == same
+
+
+def test_a_folder_in_which_layers_share_a_weight_is_whole(tmp_path):
+    family = next(family for family in FAMILIES if family.name == "Deformable DETR")
+    model = family.build()
+    model.save_pretrained(tmp_path / "float")
+    int8 = type(model).from_pretrained(tmp_path / "float", quantization_config=TLEInt8Config())
+    int8.save_pretrained(tmp_path / "int8")
+    table = inspect_checkpoint(tmp_path / "int8")
+    assert table.totals()["int8_layers"] == len(int8_layers(int8))
+    assert len(table.notes) == 1

@@ -9,7 +9,7 @@ from moe_support import expected_experts, float_moe, routing
 from support import FLOATS, numpy_quantize_weight
 
 from hf_tle_int8 import execution, quantize_and_replace_linears
-from hf_tle_int8.errors import InputTypeError, InputValueError
+from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedTrainingError
 from hf_tle_int8.nn import TLEInt8Experts, expert_ops, packed
 from hf_tle_int8.nn.expert_codes import quantize_experts
 from hf_tle_int8.nn.expert_layout import is_experts, row_major
@@ -303,6 +303,11 @@ class TestState:
         weight[4, 3, 2] = float("nan")
         with pytest.raises(InputValueError, match=r"down_proj\[4\] holds NaN or Inf in output channel 3"):
             quantize_experts(weight, "down_proj")
+
+    def test_training_is_refused(self, layer):
+        with pytest.raises(UnsupportedTrainingError, match=r"TLEInt8Experts: INT8 weights have no gradient.*PEFT"):
+            layer.requires_grad_(True)
+        assert not any(parameter.requires_grad for parameter in layer.parameters())
 
     def test_print(self, layer):
         assert "Qwen3MoeExperts, gate_up_proj=[6, 72, 48]" in repr(layer)
