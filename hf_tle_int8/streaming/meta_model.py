@@ -1,7 +1,7 @@
 """The INT8 model that a float checkpoint would load as, on the meta device: every tensor knows where it comes from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,8 +46,8 @@ class MetaModel:
     """
 
     model: PreTrainedModel
-    parts: dict[str, Origin] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    parts: dict[str, Origin]
+    left_out: list[str]
 
 
 def place(
