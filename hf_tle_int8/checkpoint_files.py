@@ -1,6 +1,7 @@
 """What the headers of a checkpoint's safetensors files say of its tensors."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -34,14 +35,14 @@ class Header:
     bytes: int
 
 
-def read_headers(folder: Path) -> dict[str, Header]:
-    """The tensors of all safetensors files of a checkpoint, by name; none is loaded.
+def read_headers(files: Iterable[Path]) -> dict[str, Header]:
+    """The tensors of safetensors files, by name; none is loaded.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or there are only files of another format.
+        CheckpointError: a file is missing or damaged.
     """
     headers: dict[str, Header] = {}
-    for file in safetensors_files(folder):
+    for file in files:
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118
@@ -58,7 +59,7 @@ def safetensors_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint; where there is an index, those that it names.
 
     Raises:
-        CheckpointError: there is none, or the index is damaged.
+        CheckpointError: there is none, maybe only files of another format, or the index is damaged.
     """
     index = folder / _INDEX
     if index.is_file():

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from hf_tle_int8 import compressed_tensors, defaults, resolution
-from hf_tle_int8.checkpoint_files import Header, read_headers
+from hf_tle_int8.checkpoint_files import Header, read_headers, safetensors_files
 from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
 from hf_tle_int8.errors import CheckpointError, UnsupportedSchemeError
 from hf_tle_int8.explanation import Context, describe, experts_row, linear_row
@@ -41,7 +41,7 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
     """
     found = read_config(folder)
     quantized = quantization_of(found.get("quantization_config"), folder)
-    headers = read_headers(folder)
+    headers = read_headers(safetensors_files(folder))
     model = skeleton(folder, found)
 
     def names_of(name: str) -> list[str]:

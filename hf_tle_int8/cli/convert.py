@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.streaming.conversion import FORMATS, Options, Outcome, convert_checkpoint
+from hf_tle_int8.streaming.conversion import convert_checkpoint
+from hf_tle_int8.streaming.options import FORMATS, Options, Outcome
 
 _DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _DESCRIPTION = """\
@@ -58,9 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
         modules_to_convert=arguments.modules_to_convert,
         quantize_lm_head=arguments.quantize_lm_head,
     )
-    options = Options(config, _DTYPES[arguments.dtype], arguments.max_shard_size, arguments.format)
+    dtype, size = _DTYPES[arguments.dtype], arguments.max_shard_size
+    options = Options(config, dtype, size, arguments.format, arguments.overwrite)
     try:
-        outcome = convert_checkpoint(arguments.source, arguments.destination, options, arguments.overwrite)
+        outcome = convert_checkpoint(arguments.source, arguments.destination, options)
     except KeyboardInterrupt:
         print("hf-tle-int8: interrupted. The same command continues.", file=sys.stderr)
         raise SystemExit(130) from None

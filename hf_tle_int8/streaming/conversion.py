@@ -5,22 +5,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
+from transformers.utils import logging as progress
 
 from hf_tle_int8 import compressed_tensors, inspection
-from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.streaming import destination as destinations
 from hf_tle_int8.streaming import source as sources
 from hf_tle_int8.streaming.destination import Destination
-from hf_tle_int8.streaming.meta_model import place
+from hf_tle_int8.streaming.meta_model import MetaModel, place
+from hf_tle_int8.streaming.options import FORMATS, Options, Outcome
 from hf_tle_int8.streaming.origin import NotStreamableError, Origin
 from hf_tle_int8.streaming.plan import Plan, plan
 from hf_tle_int8.streaming.shard_file import ShardFile
@@ -30,50 +30,8 @@ from hf_tle_int8.version import __version__
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("tle_int8", compressed_tensors.QUANT_METHOD)
 
-
-@dataclass(frozen=True)
-class Options:
-    """How to convert.
-
-    Attributes:
-        config: what becomes INT8.
-        dtype: of the rest; None for that of the checkpoint.
-        max_shard_size: of the files to write, such as ``5GB``.
-        format: one of `FORMATS`.
-    """
-
-    config: TLEInt8Config
-    dtype: torch.dtype | None = None
-    max_shard_size: str = "5GB"
-    format: str = FORMATS[0]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was written.
-
-    Attributes:
-        folder: the INT8 checkpoint.
-        int8_modules: the names of its INT8 layers, numbers as ``*``.
-        files: its safetensors files.
-        bytes: of these.
-        resumed: how many of them an earlier run had written.
-        left_out: tensors of the float checkpoint that its model does not have.
-        loaded_whole_because: why it was not converted tensor by tensor; None where it was.
-    """
-
-    folder: str
-    int8_modules: list[str]
-    files: list[str]
-    bytes: int
-    resumed: int
-    left_out: list[str]
-    loaded_whole_because: str | None
-
-
-def convert_checkpoint(source: Path, destination: Path, options: Options, overwrite: bool = False) -> Outcome:
+def convert_checkpoint(source: Path, destination: Path, options: Options) -> Outcome:
     """Write the INT8 checkpoint that ``from_pretrained`` and ``save_pretrained`` would, tensor by tensor.
 
     Memory is that of the largest tensor; it does not depend on the size of the model. ``destination`` appears when it
@@ -83,7 +41,6 @@ def convert_checkpoint(source: Path, destination: Path, options: Options, overwr
         source: folder of a float checkpoint with safetensors files, which stays as it is.
         destination: folder to write.
         options: see `Options`.
-        overwrite: whether to replace a checkpoint that is there.
 
     Raises:
         CheckpointError: ``source`` is missing or damaged, or its class is none of transformers.
@@ -94,21 +51,29 @@ def convert_checkpoint(source: Path, destination: Path, options: Options, overwr
     """
     destination = destination.resolve()
     found = sources.read(source)
-    destinations.check(source, destination, overwrite)
-    model = inspection.skeleton(source, found.config, options.dtype or found.dtype())
-    with destinations.filling(destination, _identity(found, options)) as filled, found:
+    destinations.check(source, destination, options.overwrite)
+    dtype = options.dtype or found.dtype()
+    model = inspection.skeleton(source, found.config, dtype)
+    with found:
         try:
-            meta = place(model, options.config, found.files, found.headers, found.same)
+            meta = place(model, options.config, dtype, found.files, found.headers, found.same)
             planned = plan(meta, options.max_shard_size)
         except NotStreamableError as error:
-            return _convert_whole(found, destination, filled, options, str(error), type(model))
+            reason = str(error)
+        else:
+            return _convert_tensors(found, destination, options, meta, planned)
+    return _convert_whole(found, destination, options, reason, type(model))
+
+
+def _convert_tensors(source: Source, destination: Path, options: Options, meta: MetaModel, planned: Plan) -> Outcome:
+    with destinations.filling(destination, _identity(source, options), options.overwrite) as filled:
         resumed = len(filled.finished)
         _check_space(planned, filled)
-        _write_shards(planned, found, filled)
-        _load_generation_config(meta.model, source)
+        _write_shards(planned, source, filled)
+        _load_generation_config(meta.model, source.folder)
         _save_all_but_weights(meta.model, filled.folder, options)
         planned.write_index(filled.folder)
-        copy_small_files(source, filled.folder)
+        copy_small_files(source.folder, filled.folder)
         return _outcome(meta.model, destination, filled, resumed, meta.left_out, None)
 
 
@@ -176,25 +141,31 @@ def _save(model: PreTrainedModel, folder: Path, options: Options) -> None:
 
 
 def _save_all_but_weights(model: PreTrainedModel, folder: Path, options: Options) -> None:
+    shown = progress.is_progress_bar_enabled()
     # transformers deletes weights that it finds where it saves.
     with tempfile.TemporaryDirectory(dir=folder) as beside:
-        _save(model, Path(beside), options)
+        # It would show that it writes none.
+        progress.disable_progress_bar()
+        try:
+            _save(model, Path(beside), options)
+        finally:
+            if shown:
+                progress.enable_progress_bar()
         for file in Path(beside).iterdir():
             os.replace(file, folder / file.name)
 
 
 def _convert_whole(
-    source: Source, destination: Path, filled: Destination, options: Options, reason: str, cls: type[PreTrainedModel]
+    source: Source, destination: Path, options: Options, reason: str, cls: type[PreTrainedModel]
 ) -> Outcome:
     """The same through the memory."""
     logger.warning("the whole model is loaded, instead of tensor by tensor: %s.", reason)
-    filled.clear()
-    filled.begin()
     dtype = options.dtype or source.dtype()
-    model = cls.from_pretrained(source.folder, quantization_config=options.config, dtype=dtype)
-    _save(model, filled.folder, options)
-    copy_small_files(source.folder, filled.folder)
-    return _outcome(model, destination, filled, 0, [], reason)
+    with destinations.filling(destination, _identity(source, options), options.overwrite) as filled:
+        model = cls.from_pretrained(source.folder, quantization_config=options.config, dtype=dtype)
+        _save(model, filled.folder, options)
+        copy_small_files(source.folder, filled.folder)
+        return _outcome(model, destination, filled, 0, [], reason)
 
 
 def _outcome(

@@ -22,7 +22,7 @@ def check(source: Path, destination: Path, overwrite: bool) -> None:
         raise ConfigError(f"{destination} and {source} are one inside of the other. Name a folder elsewhere.")
     if destination.exists() and not destination.is_dir():
         raise ConfigError(f"{destination} is a file. Name a folder.")
-    if not destination.is_dir() or not any(destination.iterdir()):
+    if not _is_taken(destination):
         return
     if not overwrite:
         raise ConfigError(f"{destination} is not empty. Name another folder, or replace it with --overwrite.")
@@ -31,6 +31,10 @@ def check(source: Path, destination: Path, overwrite: bool) -> None:
             f"{destination} is no checkpoint, since it has no config.json: --overwrite would delete what it is. "
             f"Name another folder."
         )
+
+
+def _is_taken(destination: Path) -> bool:
+    return destination.is_dir() and any(destination.iterdir())
 
 
 class Destination:
@@ -54,24 +58,18 @@ class Destination:
         if not file.is_file():
             raise ConfigError(f"{self.folder}, which this conversion would use, has other files. Move them away.")
         state = json.loads(file.read_text(encoding="utf-8"))
-        if state["identity"] == self._identity:
-            return [name for name in state["finished"] if (self.folder / name).is_file()]
-        self.clear()
-        return []
-
-    def clear(self) -> None:
-        """Delete what there is."""
-        self.finished = []
-        for path in self.folder.iterdir():
-            if path.name == _LOCK:
+        finished: list[str] = state["finished"] if state["identity"] == self._identity else []
+        for path in others:
+            if path.name in finished:
                 continue
-            if path.is_dir() and not path.is_symlink():
+            if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        return [name for name in finished if (self.folder / name).is_file()]
 
-    def begin(self) -> None:
-        """Record what is converted, before anything is written."""
+    def record(self) -> None:
+        """Write down what is converted, and how far."""
         unfinished = self.folder / f"{_STATE}.unfinished"
         unfinished.write_text(json.dumps({"identity": self._identity, "finished": self.finished}), encoding="utf-8")
         os.replace(unfinished, self.folder / _STATE)
@@ -79,27 +77,36 @@ class Destination:
     def finish(self, shard: str) -> None:
         """Record a complete shard."""
         self.finished.append(shard)
-        self.begin()
+        self.record()
 
 
 @contextmanager
-def filling(destination: Path, identity: Mapping[str, Any]) -> Iterator[Destination]:
-    """A folder beside ``destination``, which takes its place at the end, and stays as it is after an exception.
+def filling(destination: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[Destination]:
+    """A folder beside ``destination``, which takes its place at the end. Otherwise it stays, if a shard is done.
 
     Args:
         destination: see `check`.
         identity: what is converted, and how; an earlier run that was interrupted continues only if it is equal.
+        overwrite: whether to replace what is there.
 
     Raises:
-        ConfigError: another process converts to this place, or the folder beside it is of somebody else.
+        ConfigError: another process converts to this place, or the folder beside it is of somebody else; or
+            ``destination`` is not empty any more.
     """
     partial = destination.with_name(f"{destination.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(partial / _LOCK, timeout=0):
             filled = Destination(partial, identity)
-            filled.begin()
-            yield filled
+            filled.record()
+            try:
+                yield filled
+                if not overwrite and _is_taken(destination):
+                    raise ConfigError(f"{destination} was filled meanwhile. Move that away, and run the same again.")
+            except BaseException:
+                if not filled.finished:
+                    shutil.rmtree(partial)
+                raise
             for name in (_STATE, _LOCK):
                 (partial / name).unlink(missing_ok=True)
             _take_place(partial, destination)
@@ -110,7 +117,7 @@ def filling(destination: Path, identity: Mapping[str, Any]) -> Iterator[Destinat
 
 
 def _take_place(partial: Path, destination: Path) -> None:
-    if not destination.is_dir() or not any(destination.iterdir()):
+    if not _is_taken(destination):
         os.replace(partial, destination)
         return
     former = destination.with_name(f"{destination.name}.former")

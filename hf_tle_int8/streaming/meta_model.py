@@ -1,7 +1,7 @@
 """The INT8 model that a float checkpoint would load as, on the meta device: every tensor knows where it comes from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,13 +46,14 @@ class MetaModel:
     """
 
     model: PreTrainedModel
-    parts: dict[str, Origin] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    parts: dict[str, Origin]
+    left_out: list[str]
 
 
 def place(
     model: PreTrainedModel,
     config: TLEInt8Config,
+    dtype: torch.dtype,
     files: list[Path],
     headers: Mapping[str, Header],
     same: Callable[[str, str], bool],
@@ -62,6 +63,7 @@ def place(
     Args:
         model: in float, on the meta device.
         config: the options.
+        dtype: of the model.
         files: that hold the tensors.
         headers: of the tensors.
         same: whether two tensors of the files are equal.
@@ -72,7 +74,7 @@ def place(
         NotStreamableError: transformers makes some tensor of the model by more than renaming and stacking.
     """
     quantizer = PlanningQuantizer(config)
-    dtype = quantizer.update_dtype(model.dtype)
+    quantizer.update_dtype(dtype)
     quantizer.preprocess_model(model=model, dtype=dtype, checkpoint_files=[str(file) for file in files])
     found = Placing(model, quantizer, dtype)
     for source in sorted(headers, key=dot_natural_key):

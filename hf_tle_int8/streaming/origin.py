@@ -36,7 +36,7 @@ class Origin:
 
     def pair(self, quantize: Quantize) -> tuple["Origin", "Origin"]:
         """The origins of the codes and of the scale that ``quantize`` makes of the same source."""
-        return tuple(Origin(self.source, self.dtype, quantize, part) for part in (0, 1))  # type: ignore[return-value]
+        return Origin(self.source, self.dtype, quantize, 0), Origin(self.source, self.dtype, quantize, 1)
 
 
 # Of a tensor that is stacked of several.

@@ -42,7 +42,7 @@ class Placing:
     """
 
     def __init__(self, model: PreTrainedModel, quantizer: TLEInt8HfQuantizer, dtype: torch.dtype):
-        self.model, self.quantizer, self.dtype = model, quantizer, dtype
+        self.model, self.quantizer = model, quantizer
         self.conversions = get_model_conversion_mapping(model, None, quantizer)
         self._renamings = [c for c in self.conversions if isinstance(c, WeightRenaming)]
         self._converters = [c for c in self.conversions if isinstance(c, WeightConverter)]
@@ -105,6 +105,7 @@ class Placing:
 
         Raises:
             CheckpointError: some are missing, or of another shape.
+            NotStreamableError: they are no matrices.
         """
         for target, sources in self._stacked.items():
             self._stack(target, sources)
@@ -112,7 +113,10 @@ class Placing:
     def _stack(self, target: str, sources: Mapping[str, list[tuple[str, Header]]]) -> None:
         """A weight ``[E, N, K]`` of which the files have one tensor for each expert and each of some patterns."""
         layer, key = _owner(self.model, target)
-        count, n, k = self._expected[target].shape
+        shape = self._expected[target].shape
+        if len(shape) != 3:
+            raise NotStreamableError(f"the files have {target} {tuple(shape)} in parts")
+        count, n, k = shape
         quantized = self.quantizer.param_needs_quantization(self.model, target)
         for pattern, of_experts in sources.items():
             patterns = len(self._by_pattern[pattern].source_patterns)

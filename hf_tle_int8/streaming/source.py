@@ -78,4 +78,7 @@ def read(folder: Path) -> Source:
     config = inspection.read_config(folder)
     if inspection.quantization_of(config.get("quantization_config"), folder) is not None:
         raise ConfigError(f"{folder} is INT8 already. Name the folder of the float original.")
-    return Source(folder, config, safetensors_files(folder), read_headers(folder))
+    # What from_pretrained takes first, whatever lies beside it: an adapter, for one.
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.is_file() else safetensors_files(folder)
+    return Source(folder, config, files, read_headers(files))

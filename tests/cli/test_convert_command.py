@@ -95,7 +95,7 @@ def test_mistakes_end_in_a_sentence(tmp_path, capsys, damage, named, options, me
     (line,) = captured.err.splitlines()
     assert line.startswith("hf-tle-int8: error: ")
     assert message in line
-    assert not (tmp_path / "int8").exists()
+    assert not list(tmp_path.glob("int8*"))
 
 
 _CHILD = """
@@ -145,4 +145,4 @@ def test_memory_does_not_depend_on_the_size_of_the_model(source, tmp_path):
             peak = max(peak, anonymous_bytes(process.pid))
             time.sleep(0.001)
     assert (tmp_path / "int8" / "model.safetensors").stat().st_size > 100 * MEGABYTE
-    assert 4 * MEGABYTE < peak - before < 60 * MEGABYTE
+    assert MEGABYTE < peak - before < 60 * MEGABYTE

@@ -9,7 +9,7 @@ import torch
 import transformers
 from moe_support import save_moe
 from safetensors.torch import load_file
-from support import edit_checkpoint, logits, save_tiny_llama
+from support import edit_checkpoint, edit_config, logits, save_tiny_llama
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -25,7 +25,8 @@ from transformers import (
 
 from hf_tle_int8 import TLEInt8Config, save_compressed_tensors
 from hf_tle_int8.errors import CheckpointError, ConfigError, InputValueError
-from hf_tle_int8.streaming.conversion import Options, convert_checkpoint
+from hf_tle_int8.streaming.conversion import convert_checkpoint
+from hf_tle_int8.streaming.options import Options
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
 
@@ -192,12 +193,21 @@ def test_damage_is_named_and_nothing_is_left(folders, tmp_path):
         error, message = errors[kind]
         with pytest.raises(error, match=message):
             convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config()))
-        assert not (tmp_path / "int8").exists()
+        assert not list(tmp_path.glob("int8*"))
 
 
 def test_tensors_that_the_model_does_not_have(folders, tmp_path):
     source = copy_with(folders / "llama", tmp_path / "more", extra__weight=torch.ones(2, 2))
     assert convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config())).left_out == ["extra.weight"]
+
+
+def test_files_beside_the_weights_are_not_read(folders, tmp_path):
+    source = shutil.copytree(folders / "llama", tmp_path / "source")
+    shutil.copy(folders / "tied" / "model.safetensors", source / "adapter_model.safetensors")
+    edit_config(source, dtype=None)
+    convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config()))
+    convert_checkpoint(folders / "llama", tmp_path / "expected", Options(TLEInt8Config()))
+    assert_same_checkpoint(tmp_path / "int8", tmp_path / "expected")
 
 
 def test_small_files_are_copied(folders, tmp_path):

@@ -1,5 +1,6 @@
 """Conversions that are interrupted, repeated, or aimed at a folder that is taken."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ from support import save_tiny_llama
 
 from hf_tle_int8 import TLEInt8Config
 from hf_tle_int8.errors import ConfigError
-from hf_tle_int8.streaming.conversion import Options, convert_checkpoint
+from hf_tle_int8.streaming.conversion import convert_checkpoint
+from hf_tle_int8.streaming.options import Options
 from hf_tle_int8.streaming.shard_file import ShardFile
 
 OPTIONS = Options(TLEInt8Config(), max_shard_size="15KB")
+OVERWRITE = dataclasses.replace(OPTIONS, overwrite=True)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,9 @@ def test_an_interrupted_run_continues(source, expected, tmp_path, failing, monke
     partial = contents(tmp_path / "int8.partial")
     assert sum(name.endswith(".safetensors") for name in partial) == 3
     assert not any(name.endswith(".unfinished") for name in partial)
+    # What a killed process leaves.
+    (tmp_path / "int8.partial" / "model-00004-of-00005.safetensors.unfinished").write_text("half")
+    (tmp_path / "int8.partial" / "tmp").mkdir()
     monkeypatch.undo()
     outcome = convert_checkpoint(source, tmp_path / "int8", OPTIONS)
     assert outcome.resumed == 3
@@ -94,19 +100,34 @@ def test_a_folder_that_is_taken(source, expected, tmp_path):
     with pytest.raises(ConfigError, match="is not empty. Name another folder, or replace it with --overwrite"):
         convert_checkpoint(source, taken, OPTIONS)
     with pytest.raises(ConfigError, match="is no checkpoint, since it has no config.json"):
-        convert_checkpoint(source, taken, OPTIONS, overwrite=True)
+        convert_checkpoint(source, taken, OVERWRITE)
     assert contents(taken) == {"thesis.txt": b"years of work"}
     (taken / "config.json").write_text("{}")
-    convert_checkpoint(source, taken, OPTIONS, overwrite=True)
+    convert_checkpoint(source, taken, OVERWRITE)
     assert contents(taken) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["int8"]
+
+
+def test_a_folder_that_is_taken_meanwhile(source, expected, tmp_path, monkeypatch):
+    def fill(*arguments):
+        (tmp_path / "int8").mkdir()
+        (tmp_path / "int8" / "config.json").write_text("of somebody else")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hf_tle_int8.streaming.conversion.copy_small_files", fill)
+        with pytest.raises(ConfigError, match="was filled meanwhile"):
+            convert_checkpoint(source, tmp_path / "int8", OPTIONS)
+    assert contents(tmp_path / "int8") == {"config.json": b"of somebody else"}
+    shutil.rmtree(tmp_path / "int8")
+    assert convert_checkpoint(source, tmp_path / "int8", OPTIONS).resumed == 5
+    assert contents(tmp_path / "int8") == expected
 
 
 def test_places_that_cannot_be(source, tmp_path):
     copy = shutil.copytree(source, tmp_path / "float")
     for place in (copy, copy / "int8", tmp_path):
         with pytest.raises(ConfigError, match="one inside of the other"):
-            convert_checkpoint(copy, place, OPTIONS, overwrite=True)
+            convert_checkpoint(copy, place, OVERWRITE)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         convert_checkpoint(copy, tmp_path / "file", OPTIONS)
