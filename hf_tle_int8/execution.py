@@ -113,12 +113,17 @@ class _Plan(NamedTuple):
     threads: int
 
 
+@functools.lru_cache(maxsize=4096)
+def _rows(m: int, k: int, dtype: torch.dtype, choice: Choice) -> activations.Quantize:
+    call, padded_k = _quantizer(dtype, choice.rows), layout().packing.padded(1, k)[1]
+    return activations.quantize(call, m, k, padded_k, choice)
+
+
 def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, threads: int) -> _Plan:
-    choice, padded_k = choose(m, n, k, layout(), threads), layout().packing.padded(n, k)[1]
+    choice = choose(m, n, k, layout(), threads)
     tile = choice.tile_m, choice.tile_n, choice.rows
     call = _gemm(tile, _TYPES[dtype], None if bias is None else _TYPES[bias])
-    how = activations.quantize(_quantizer(dtype, choice.rows), m, k, padded_k, choice)
-    return _Plan(call, how, (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads)
+    return _Plan(call, _rows(m, k, dtype, choice), (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads)
 
 
 def compile_tiles(dtype: torch.dtype, bias: torch.dtype | None) -> None:
@@ -190,7 +195,8 @@ def quantized_rows(x: Tensor) -> Tensor:
     m = x.numel() // k
     to = torch.empty(quantized_size(m, k), dtype=torch.int8)
     if m:
-        _plan(m, 1, k, x.dtype, None, torch.get_num_threads()).quantize.run(x.contiguous(), to.data_ptr())
+        choice = choose(m, 1, k, layout(), torch.get_num_threads())
+        _rows(m, k, x.dtype, choice).run(x.contiguous(), to.data_ptr())
     return to
 
 

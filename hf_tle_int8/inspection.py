@@ -17,7 +17,6 @@ from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
 from hf_tle_int8.errors import CheckpointError, UnsupportedSchemeError
 from hf_tle_int8.explanation import Context, describe, experts_row, linear_row
 from hf_tle_int8.layer_table import LayerRow, LayerTable
-from hf_tle_int8.matching import name_aliases
 from hf_tle_int8.nn.conv1d import is_linear, size_of
 from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.selection import modules_by_identity
@@ -43,14 +42,7 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
     quantized = quantization_of(found.get("quantization_config"), folder)
     headers = read_headers(safetensors_files(folder))
     model = skeleton(folder, found)
-
-    def names_of(name: str) -> list[str]:
-        return name_aliases(name, model.base_model_prefix)
-
-    if quantized is None:
-        selection, _ = resolution.resolve(TLEInt8Config(), model, names_of)
-    else:
-        selection = resolution.recorded(quantized, model, names_of)
+    selection = resolution.of_checkpoint(quantized, model)
     kept = {name: reason for reason, names in selection.kept.items() for name in names}
     if quantized is not None:
         # The saved list names what stays, not why.

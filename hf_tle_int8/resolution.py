@@ -10,7 +10,7 @@ from hf_tle_int8 import defaults
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.heads import heads_to_untie
-from hf_tle_int8.matching import ModuleMatcher, warn_unmatched, without_numbers
+from hf_tle_int8.matching import ModuleMatcher, name_aliases, warn_unmatched, without_numbers
 from hf_tle_int8.nn.conv1d import is_linear
 from hf_tle_int8.nn.expert_layout import is_experts
 from hf_tle_int8.selection import NOT_LISTED, SKIPPED, TIED, Rules, Selection, select_linears
@@ -18,6 +18,20 @@ from hf_tle_int8.selection import NOT_LISTED, SKIPPED, TIED, Rules, Selection, s
 logger = logging.getLogger(__name__)
 
 _IN_FLOAT = "in float in the checkpoint"
+
+
+def of_checkpoint(config: TLEInt8Config | None, model: PreTrainedModel) -> Selection:
+    """What loading a checkpoint on the CPU makes INT8 of ``model``.
+
+    Args:
+        config: of an INT8 checkpoint; None for a float one, which is quantized with the default options.
+        model: on any device.
+    """
+
+    def names_of(name: str) -> list[str]:
+        return name_aliases(name, model.base_model_prefix)
+
+    return resolve(TLEInt8Config(), model, names_of)[0] if config is None else recorded(config, model, names_of)
 
 
 def recorded(config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]) -> Selection:

@@ -5,9 +5,7 @@ from pathlib import Path
 import torch
 
 from hf_tle_int8 import execution, inspection, resolution
-from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.errors import CheckpointError
-from hf_tle_int8.matching import name_aliases
 from hf_tle_int8.nn.conv1d import bias_of
 from hf_tle_int8.nn.expert_layout import projection_names
 
@@ -40,14 +38,7 @@ def _kinds(folder: Path, dtype: torch.dtype | None) -> set[tuple[torch.dtype, to
     found = inspection.read_config(folder)
     quantized = inspection.quantization_of(found.get("quantization_config"), folder)
     model = inspection.skeleton(folder, found, dtype)
-
-    def names_of(name: str) -> list[str]:
-        return name_aliases(name, model.base_model_prefix)
-
-    if quantized is None:
-        selection, _ = resolution.resolve(TLEInt8Config(), model, names_of)
-    else:
-        selection = resolution.recorded(quantized, model, names_of)
+    selection = resolution.of_checkpoint(quantized, model)
     biases = [bias_of(linear) for linear in selection.convert.values()]
     for experts in selection.experts.values():
         biases += [experts._parameters.get(f"{name}_bias") for name in projection_names(experts)]

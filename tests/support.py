@@ -63,6 +63,16 @@ def logits(model: PreTrainedModel, length: int = 17) -> Tensor:
     return getattr(output, "logits", getattr(output, "last_hidden_state", None))
 
 
+def assert_same(actual: PreTrainedModel, expected: PreTrainedModel) -> None:
+    """Equal tensors of the state dict, dtypes included, and equal logits."""
+    states = actual.state_dict(), expected.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        assert tensor.dtype == states[1][name].dtype, name
+        assert torch.equal(tensor, states[1][name]), name
+    assert torch.equal(logits(actual), logits(expected))
+
+
 def edit_checkpoint(folder: Path, edit) -> None:
     """Rewrite the one safetensors file of ``folder`` after ``edit(tensors)`` changed its dictionary in place."""
     file = folder / "model.safetensors"

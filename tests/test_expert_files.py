@@ -9,7 +9,7 @@ import torch
 from moe_support import expected_experts, expert_layers, float_moe, save_moe
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support import FLOATS, edit_checkpoint, edit_config, logits, numpy_quantize_weight
+from support import FLOATS, assert_same, edit_checkpoint, edit_config, logits, numpy_quantize_weight
 from transformers import AutoModel, AutoModelForCausalLM
 
 from hf_tle_int8 import TLEInt8Config, quantize_and_replace_linears, save_compressed_tensors
@@ -54,15 +54,6 @@ def copied(saved, tmp_path):
 
 def tensors(path):
     return load_file(path / "model.safetensors")
-
-
-def assert_same(actual, expected):
-    states = actual.state_dict(), expected.state_dict()
-    assert states[0].keys() == states[1].keys()
-    for name, tensor in states[0].items():
-        assert tensor.dtype == states[1][name].dtype, name
-        assert torch.equal(tensor, states[1][name]), name
-    assert torch.equal(logits(actual), logits(expected))
 
 
 class TestQuantizing:

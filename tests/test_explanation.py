@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from conftest import NEEDS_KERNELS
 from support import int8_layers, logits, save_tiny_llama
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config
@@ -11,8 +12,6 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from hf_tle_int8 import TLEInt8Config, dispatch, execution, explain, explanation, quantize_and_replace_linears
 from hf_tle_int8.errors import InputTypeError
 from hf_tle_int8.packing import is_packed
-
-needs_kernels = pytest.mark.skipif(execution.unavailable() is not None, reason="no kernel runs here")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def test_reasons(rows):
     assert all(bool(row.reason) == (row.state == "float") for row in rows.values())
 
 
-@needs_kernels
+@NEEDS_KERNELS
 def test_kernels_are_those_of_dispatch(rows):
     row = rows["model.layers.1.mlp.down_proj"]
     for m, shown in ((1, row.decode), (512, row.prefill)):
@@ -61,7 +60,7 @@ def test_kernels_are_those_of_dispatch(rows):
     assert rows["lm_head"].decode == rows["lm_head"].prefill == "plain torch"
 
 
-@needs_kernels
+@NEEDS_KERNELS
 def test_bytes_are_those_held(model, rows):
     logits(model)
     rows = {row.name: row for row in explain(model).rows}

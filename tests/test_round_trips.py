@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import FLOATS, edit_checkpoint, edit_config, int8_layers, logits, save_tiny_llama
+from support import FLOATS, assert_same, edit_checkpoint, edit_config, int8_layers, logits, save_tiny_llama
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -23,15 +23,6 @@ def int8(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(path, quantization_config=TLEInt8Config())
     model.save_pretrained(tmp_path / "int8")
     return model, tmp_path / "int8"
-
-
-def assert_same(actual, expected):
-    states = actual.state_dict(), expected.state_dict()
-    assert states[0].keys() == states[1].keys()
-    for name, tensor in states[0].items():
-        assert tensor.dtype == states[1][name].dtype, name
-        assert torch.equal(tensor, states[1][name]), name
-    assert torch.equal(logits(actual), logits(expected))
 
 
 @pytest.mark.parametrize("saved", FLOATS)

@@ -2,11 +2,11 @@
 
 import copy
 import io
-import os
 import threading
 
 import pytest
 import torch
+from conftest import NEEDS_KERNELS
 from torch import nn
 from torch.nn import functional
 
@@ -15,9 +15,7 @@ from hf_tle_int8.arithmetic import int8_linear
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.shared_inputs import share_inputs
 
-pytestmark = pytest.mark.skipif(
-    execution.unavailable() is not None and os.environ.get("CI") != "true", reason=str(execution.unavailable())
-)
+pytestmark = NEEDS_KERNELS
 
 
 class Mlp(nn.Module):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from conftest import NEEDS_KERNELS
 from moe_support import save_moe
 from support import save_tiny_llama
 from transformers import AutoModelForCausalLM
@@ -12,8 +13,6 @@ from hf_tle_int8 import TLEInt8Config, execution, warming
 from hf_tle_int8.backend import kernel_cache
 from hf_tle_int8.backend.cache_entry import MAGIC
 from hf_tle_int8.cli.main import main
-
-needs_kernels = pytest.mark.skipif(execution.unavailable() is not None, reason="kernels cannot run here")
 
 
 def forget_kernels():
@@ -65,7 +64,7 @@ def test_a_cache_that_is_not_there_yet(cache, capsys):
     assert not cache.exists()
 
 
-@needs_kernels
+@NEEDS_KERNELS
 def test_after_warming_a_forward_compiles_nothing(cache, tmp_path, capsys):
     source = save_tiny_llama(tmp_path / "float", torch.bfloat16, num_hidden_layers=1, attention_bias=True)
     model = AutoModelForCausalLM.from_pretrained(source, quantization_config=TLEInt8Config())

@@ -6,19 +6,10 @@ import torch
 from support import edit_config, save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, T5Config
 
-from hf_tle_int8 import TLEInt8Config
 from hf_tle_int8.cli import causal, generation
 from hf_tle_int8.cli.main import build_parser, main
 
 PROMPT = "Once upon a time"
-
-
-@pytest.fixture(scope="module")
-def int8_path(stories_path, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("int8")
-    AutoModelForCausalLM.from_pretrained(stories_path, quantization_config=TLEInt8Config()).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(stories_path).save_pretrained(folder)
-    return folder
 
 
 def answer(capsys, path, *options: str) -> dict[str, object]:

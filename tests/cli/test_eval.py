@@ -2,18 +2,9 @@ import json
 
 import pytest
 from support import save_tiny_llama
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from hf_tle_int8 import TLEInt8Config
 from hf_tle_int8.cli.main import main
-
-
-@pytest.fixture(scope="module")
-def int8_path(stories_path, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("int8")
-    AutoModelForCausalLM.from_pretrained(stories_path, quantization_config=TLEInt8Config()).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(stories_path).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

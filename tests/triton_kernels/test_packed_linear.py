@@ -1,10 +1,10 @@
 """Linears as they are run, on the host: the tile that is chosen gives the bits of the reference."""
 
 import itertools
-import os
 
 import pytest
 import torch
+from conftest import NEEDS_KERNELS
 from linear_runs import ALL_ROWS, TYPES, activations, assert_same, biases, weights
 
 from hf_tle_int8 import execution
@@ -12,9 +12,7 @@ from hf_tle_int8.arithmetic import int8_linear
 from hf_tle_int8.dispatch import choose
 from hf_tle_int8.kernels.scheme import MAX_IN_FEATURES
 
-pytestmark = pytest.mark.skipif(
-    execution.unavailable() is not None and os.environ.get("CI") != "true", reason=str(execution.unavailable())
-)
+pytestmark = NEEDS_KERNELS
 
 BIASES = (None, *TYPES)
 N_TAILS = (1, 2, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97)
