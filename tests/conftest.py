@@ -68,7 +68,7 @@ def int8_path(stories_path, tmp_path_factory) -> Path:
     return folder
 
 
-# Every message as it was written, which is no template to chat by, but one.
+# All messages in a row: what is not made to chat goes on from them.
 _CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }}{{ ' ' if not loop.last }}{% endfor %}"
 
 

@@ -35,7 +35,7 @@ print(1)
 false
 ```
 
-```text
+```text avx2
 a picture
 ```
 """
@@ -43,8 +43,8 @@ a picture
 
 def test_blocks_of_a_file():
     assert blocks(FILE) == [
-        Block(3, "python", "", "print(1)\n", "1\n"),
-        Block(11, "sh", "no-run", "false\n", "a picture\n"),
+        Block(3, "python", "", "print(1)\n", "", "1\n"),
+        Block(11, "sh", "no-run", "false\n", "avx2", "a picture\n"),
     ]
     assert [block.runs for block in blocks(FILE)] == [True, False]
 
