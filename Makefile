@@ -14,7 +14,7 @@ demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
 
 test: $(VENVS)/test/ready
-	$(VENVS)/test/bin/python -m pytest
+	$(VENVS)/test/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(VENVS)/test/ready
 	$(VENVS)/test/bin/ruff check .
@@ -28,7 +28,7 @@ format: $(VENVS)/test/ready
 test-older-transformers: $(OLDER_TRANSFORMERS:%=test-transformers-%)
 
 test-transformers-%: $(VENVS)/transformers-%/ready
-	$(VENVS)/transformers-$*/bin/python -m pytest
+	$(VENVS)/transformers-$*/bin/python -m pytest -n auto --dist worksteal
 
 clean:
 	rm -rf $(VENVS) build dist *.egg-info
