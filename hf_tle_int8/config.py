@@ -1,7 +1,7 @@
 """TLEInt8Config: the options of INT8 loading, each one documented and validated."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -110,6 +110,12 @@ class TLEInt8Config(QuantizationConfigMixin):
     def get_loading_attributes(self) -> dict[str, Any]:
         """Options that ``from_pretrained(..., quantization_config=...)`` may change on an INT8 checkpoint."""
         return {"dequantize": self.dequantize}
+
+
+def method_of(config: Any) -> str | None:
+    """The method of a ``quantization_config``, an object or a dictionary; None where there is none."""
+    method = config.get("quant_method") if isinstance(config, Mapping) else getattr(config, "quant_method", None)
+    return getattr(method, "value", method)
 
 
 def _check_fixed(found: dict[str, Any]) -> None:

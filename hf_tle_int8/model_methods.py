@@ -22,9 +22,17 @@ from hf_tle_int8.nn.linear import NOT_TRAINABLE
 _MARK = "_tle_int8_wrapped"
 
 
-def install() -> None:
-    """Wrap the methods below of ``PreTrainedModel``; again, it changes nothing."""
-    for name, method in _METHODS.items():
+def install(describe: Callable[[PreTrainedModel], None]) -> None:
+    """Wrap the methods below of ``PreTrainedModel``; again, it changes nothing.
+
+    Args:
+        describe: called before a model is saved, to make its configuration that of its INT8 layers.
+    """
+    methods: dict[str, Callable[..., Any]] = {
+        **_METHODS,
+        "save_pretrained": functools.partial(_save_pretrained, describe),
+    }
+    for name, method in methods.items():
         original = getattr(PreTrainedModel, name)
         if not hasattr(original, _MARK):
             setattr(PreTrainedModel, name, _wrap(original, method))
@@ -129,16 +137,20 @@ def _resize_token_embeddings(
 
 
 def _save_pretrained(
+    describe: Callable[[PreTrainedModel], None],
     original: Callable[..., None],
     model: PreTrainedModel,
     save_directory: str | os.PathLike[str],
     *args: Any,
     **kwargs: Any,
 ) -> None:
-    """Write a model card as well, where the folder has none."""
+    """Save with a configuration of what is INT8 now, and write a model card where the folder has none."""
+    only_adapters = getattr(model, "_hf_peft_config_loaded", False)
+    if not only_adapters:
+        describe(model)
     original(save_directory, *args, **kwargs)
     is_main_process = kwargs.get("is_main_process", args[0] if args else True)
-    if is_main_process and not getattr(model, "_hf_peft_config_loaded", False):
+    if is_main_process and not only_adapters:
         model_card.write_missing(model, Path(save_directory))
 
 
@@ -158,6 +170,5 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "num_parameters": _num_parameters,
     "requires_grad_": _requires_grad_,
     "resize_token_embeddings": _resize_token_embeddings,
-    "save_pretrained": _save_pretrained,
     "_upload_modified_files": _upload_modified_files,
 }

@@ -206,8 +206,9 @@ class TestResize:
 
 def test_methods_are_wrapped_once():
     from hf_tle_int8 import model_methods
+    from hf_tle_int8.quantizer import describe
 
-    model_methods.install()
-    before = {name: getattr(PreTrainedModel, name) for name in (*model_methods._METHODS, "dtype")}
-    model_methods.install()
+    model_methods.install(describe)
+    before = {name: getattr(PreTrainedModel, name) for name in (*model_methods._METHODS, "save_pretrained", "dtype")}
+    model_methods.install(describe)
     assert {name: getattr(PreTrainedModel, name) for name in before} == before
