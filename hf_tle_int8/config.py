@@ -41,6 +41,7 @@ class TLEInt8Config(QuantizationConfigMixin):
     Attributes:
         int8_modules: set when a model has been loaded, no option: the names of its INT8 layers, numbers as ``*``. A
             checkpoint that lacks one of them is damaged.
+        asked: set while an INT8 checkpoint is loaded: the options given with it, which it must fit.
 
     Raises:
         ConfigError: an unknown option, a malformed value, or options that contradict each other.
@@ -62,6 +63,7 @@ class TLEInt8Config(QuantizationConfigMixin):
         self.modules_to_convert = modules_to_convert
         self.dequantize = dequantize
         self.int8_modules: list[str] | None = kwargs.pop("int8_modules", None)
+        self.asked: TLEInt8Config | None = None
         _check_fixed(kwargs)
         self.post_init()
 

@@ -117,6 +117,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self.base_prefix = model.base_model_prefix
         if self.pre_quantized:
             self.selection = resolution.recorded(self.quantization_config, model, self._names_of)
+            resolution.check_asked(self.quantization_config, self.selection, model, self._names_of)
+            self.quantization_config.asked = None
         else:
             self.selection, self.heads_to_untie = resolution.resolve(self.quantization_config, model, self._names_of)
         for layer in [*self.selection.convert.values(), *self.selection.experts.values()]:

@@ -94,6 +94,46 @@ def resolve(
     return selection, untied
 
 
+def check_asked(
+    config: TLEInt8Config, selection: Selection, model: PreTrainedModel, names_of: Callable[[str], list[str]]
+) -> None:
+    """Raise `ConfigError` where options that are given with an INT8 checkpoint ask for others than its layers.
+
+    Args:
+        config: of the checkpoint, with what was ``asked``.
+        selection: see `recorded`.
+        model: in float, on any device.
+        names_of: the names under which patterns know a module, from its name in the model.
+    """
+    asked = config.asked
+    if asked is None or asked == TLEInt8Config():
+        return
+    int8 = {name for name in [*selection.convert, *selection.experts] if _was_saved(config, names_of(name))}
+    chosen, untied = resolve(asked, model, names_of)
+    wanted = {*chosen.convert, *chosen.experts, *untied}
+    skip = ModuleMatcher(asked.modules_to_not_convert or [])
+    skipped = {*chosen.kept.get(SKIPPED, []), *(name for name in int8 if skip.matches(names_of(name)))}
+    heads = defaults.head_names(model) if asked.quantize_lm_head else set()
+    differing = {
+        "modules_to_not_convert": int8 & skipped,
+        "quantize_lm_head": (wanted & heads) - int8,
+        "modules_to_convert": set() if asked.modules_to_convert is None else wanted ^ int8,
+    }
+    for option, names in differing.items():
+        if names:
+            first = min(names)
+            raise ConfigError(
+                f"{option}={getattr(asked, option)!r}, but the checkpoint is INT8 already, and {first} is "
+                f"{'INT8' if first in int8 else 'in float'} in it. Load it without quantization_config, or load the "
+                f"float original with these options."
+            )
+
+
+def _was_saved(config: TLEInt8Config, names: list[str]) -> bool:
+    recorded = config.int8_modules
+    return recorded is None or any(without_numbers(name) in recorded for name in names)
+
+
 def _warn_of_listed(listed: ModuleMatcher, selection: Selection, names_of: Callable[[str], list[str]]) -> None:
     """Log a warning for what ``modules_to_convert`` asks for and cannot have."""
     for reason, names in selection.kept.items():
