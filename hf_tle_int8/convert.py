@@ -189,6 +189,7 @@ def _select(
     selection = select_linears(model, rules)
     _keep(selection, inside_adapters(model), "of an adapter")
     _keep(selection, read_by_adapters(model), "whose weight an adapter computes with")
+    matcher.check_parts()
     warn_unmatched(matcher)
     return selection
 
