@@ -15,9 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tle_int8 import model_card
-from hf_tle_int8.errors import ConfigError, UnsupportedTrainingError
+from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
-from hf_tle_int8.nn.linear import NOT_TRAINABLE
 
 _MARK = "_tle_int8_wrapped"
 
@@ -105,14 +104,6 @@ def _num_parameters(original: Callable[..., int], model: PreTrainedModel, *args:
     return total - sum(map(surplus, layers.values()))
 
 
-def _requires_grad_(
-    original: Callable[..., PreTrainedModel], model: PreTrainedModel, requires_grad: bool = True
-) -> PreTrainedModel:
-    if requires_grad:
-        raise UnsupportedTrainingError(NOT_TRAINABLE.format(f"{type(model).__name__} with INT8 layers"))
-    return original(requires_grad)
-
-
 def _resize_token_embeddings(
     original: Callable[..., nn.Embedding],
     model: PreTrainedModel,
@@ -168,7 +159,6 @@ def _upload_modified_files(
 
 _METHODS: dict[str, Callable[..., Any]] = {
     "num_parameters": _num_parameters,
-    "requires_grad_": _requires_grad_,
     "resize_token_embeddings": _resize_token_embeddings,
     "_upload_modified_files": _upload_modified_files,
 }
