@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tle_int8.config import QUANT_METHOD, method_of
-from hf_tle_int8.errors import ConfigError
+from hf_tle_int8.errors import ConfigError, InputTypeError
 from hf_tle_int8.quantizer import take_over
 
 
@@ -20,7 +20,16 @@ def _models_of_transformers(model: nn.Module) -> Iterator[PreTrainedModel]:
 
 
 def check_adoptable(model: nn.Module) -> None:
-    """Raise `ConfigError` where a model of transformers in ``model`` is quantized by another method."""
+    """Raise unless the linears of ``model`` may be replaced.
+
+    Raises:
+        InputTypeError: it is no module.
+        ConfigError: a model of transformers in it is quantized by another method.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(
+            f"the model is a {type(model).__name__}: a torch.nn.Module is needed, such as a loaded model."
+        )
     for found in _models_of_transformers(model):
         # A part of a model shares its configuration, and has no quantizer.
         for holder in (found.config, getattr(found, "hf_quantizer", None)):

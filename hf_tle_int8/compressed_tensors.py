@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
+from hf_tle_int8.config import TLEInt8Config, method_of
+from hf_tle_int8.errors import ConfigError, InputTypeError, UnsupportedSchemeError
 from hf_tle_int8.expert_files import fused_in_files
 from hf_tle_int8.loading import sub_configs
 from hf_tle_int8.matching import REGEX_PREFIX
@@ -52,10 +52,9 @@ def config_from_compressed_tensors(found: Mapping[str, Any]) -> TLEInt8Config:
             "there is no quantization_config: the model is not quantized. Load it with "
             "from_pretrained(name, quantization_config=TLEInt8Config())."
         )
-    if found.get("quant_method") != QUANT_METHOD:
+    if (method := method_of(found)) != QUANT_METHOD:
         raise UnsupportedSchemeError(
-            f"quant_method={found.get('quant_method')!r} is not {QUANT_METHOD!r}. "
-            f"Load the checkpoint with the library that made it."
+            f"quant_method={method!r} is not {QUANT_METHOD!r}. Load the checkpoint with the library that made it."
         )
     groups = found.get("config_groups") or {}
     if not isinstance(groups, Mapping):
@@ -167,9 +166,12 @@ def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, 
         kwargs: for ``model.save_pretrained``.
 
     Raises:
+        InputTypeError: ``model`` is none of transformers.
         ConfigError: ``model`` was not loaded with `TLEInt8Config`, has INT8 layers that are no ``nn.Linear`` in float,
             which that package leaves alone, or has experts whose files are not linears.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise InputTypeError(f"the model is a {type(model).__name__}: one of transformers is needed, loaded in INT8.")
     own = getattr(model.config, "quantization_config", None)
     if not isinstance(own, TLEInt8Config):
         raise ConfigError(

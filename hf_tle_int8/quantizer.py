@@ -226,7 +226,12 @@ class TLEInt8HfQuantizer(HfQuantizer):
 
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
         # transformers passes the dtype of the configuration, which is a string once the model has been saved.
-        loading.dequantize(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype)
+        found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or model.dtype
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise ConfigError(
+                f"dequantize to dtype={dtype!r}: a floating-point dtype is needed, such as torch.bfloat16."
+            )
+        loading.dequantize(model, found)
         of_scales = {id(converter) for converter in self.scale_converters}
         if conversions := getattr(model, "_weight_conversions", None):
             model._weight_conversions = [c for c in conversions if id(c) not in of_scales]
