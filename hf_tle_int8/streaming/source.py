@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -39,13 +39,19 @@ class Source:
         """What ``dtype="auto"`` of ``from_pretrained`` means.
 
         Raises:
-            CheckpointError: the files hold no float.
+            CheckpointError: the files hold no float, or the configuration names no dtype of torch.
         """
         named = self.config.get("dtype") or self.config.get("torch_dtype")
         found = next((header.dtype for header in self.headers.values() if header.dtype in _FLOATS), None)
         if not (named or found):
             raise CheckpointError(f"{self.folder} holds no floating-point tensor: nothing could become INT8.")
-        return cast(torch.dtype, getattr(torch, str(named or found)))
+        dtype = getattr(torch, str(named or found), None)
+        if not isinstance(dtype, torch.dtype):
+            raise CheckpointError(
+                f"{self.folder / 'config.json'} says dtype={named!r}, which torch does not have. Correct it there, or "
+                f"choose another with --dtype."
+            )
+        return dtype
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, mapped from its file."""

@@ -79,6 +79,7 @@ MISTAKES = {
     "a bad pattern": (None, [], ["--modules-to-not-convert", "re:("], "no valid regular expression"),
     "a contradiction": (None, [], ["--quantize-lm-head", "--modules-to-not-convert", "lm_head"], "contradicts"),
     "fp64": (lambda folder: edit_config(folder, dtype="float64"), [], [], "dtype=torch.float64"),
+    "an unknown dtype": (lambda folder: edit_config(folder, dtype="float13"), [], [], "dtype='float13'"),
     "an unknown class": (lambda folder: edit_config(folder, architectures=["Foo"]), [], [], "architectures=['Foo']"),
 }  # fmt: skip
 
@@ -96,6 +97,16 @@ def test_mistakes_end_in_a_sentence(tmp_path, capsys, damage, named, options, me
     assert line.startswith("hf-tle-int8: error: ")
     assert message in line
     assert not list(tmp_path.glob("int8*"))
+
+
+@pytest.mark.parametrize("state", ["{", "[]", "{}"])
+def test_a_damaged_record_of_an_earlier_run(source, tmp_path, capsys, state):
+    (tmp_path / "int8.partial").mkdir()
+    (tmp_path / "int8.partial" / "conversion.json").write_text(state)
+    assert main(["convert", str(source), str(tmp_path / "int8")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "conversion.json is damaged" in line
+    assert line.endswith(f"Delete {tmp_path / 'int8.partial'}.")
 
 
 _CHILD = """
