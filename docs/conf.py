@@ -16,7 +16,6 @@ sys.path.append(str(Path(__file__).parent / "extensions"))
 
 project = "hf_tle_int8"
 author = "hf_tle_int8"
-project_copyright = "Apache-2.0"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "commands", "schemas"]
@@ -25,7 +24,7 @@ html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_title = f"hf_tle_int8 {__version__}"
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 html_copy_source = False
 
 # `bytes` of a signature, beside properties of that name.

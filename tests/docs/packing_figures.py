@@ -16,7 +16,7 @@ import torch
 from hf_tle_int8.dispatch import SCHEMES
 from hf_tle_int8.packing import Packing
 
-CELL, TOP, LEFT, MEMORY = 12, 70, 44, 330
+CELL, TOP, LEFT = 12, 56, 84
 # Of a panel, one for each group of k.
 COLOURS = (("#8ecae6", "#219ebc"), ("#ffd6a5", "#fb8500"))
 
@@ -44,14 +44,13 @@ def drawing(packing: Packing, targets: list[str]) -> str:
     # In two halves, since `pack` takes int8.
     low, high = (packing.pack(part.to(torch.int8)).to(torch.int64) for part in (places % 128, places // 128))
     order = (high * 128 + low).flatten().tolist()
-    line = packing.columns * packing.group
-    width, height = MEMORY + line * CELL + 14, TOP + max(n, 12) * CELL + 14
+    line, memory = packing.columns * packing.group, TOP + n * CELL + 44
+    width, height = LEFT + line * CELL + 14, memory + 8 * CELL
     shapes = [
         *_text(14, 22, f"{', '.join(targets)}: [N / {packing.columns}][K / {packing.group}]"
                f"[{packing.columns}][{packing.group}]", 15),
-        *_text(LEFT, 44, "weight [N, K]", 12),
-        *_text(LEFT, 62, f"k = 0 … {k - 1}", 11),
-        *_text(MEMORY, 44, f"memory, {line} bytes a line", 12),
+        *_text(LEFT, TOP - 8, f"weight [N, K], k = 0 … {k - 1}", 12),
+        *_text(LEFT, memory - 8, f"memory, {line} bytes a line", 12),
     ]  # fmt: skip
     for row in range(n):
         shapes += _text(LEFT - 6, TOP + row * CELL + 10, f"c{row}", 10, "end")
@@ -59,7 +58,7 @@ def drawing(packing: Packing, targets: list[str]) -> str:
             shapes.append(_group(LEFT + i * CELL, TOP + row * CELL, row, i, packing))
     for place in range(0, len(order), packing.group):
         row, i = divmod(order[place], k)
-        x, y = MEMORY + place % line * CELL, TOP + place // line * 2 * CELL
+        x, y = LEFT + place % line * CELL, memory + place // line * 2 * CELL
         shapes.append(_group(x, y, row, i, packing))
         shapes += _text(x + packing.group * CELL / 2, y + 10, f"c{row}", 10, "middle")
         if place % line == 0:
