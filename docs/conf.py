@@ -37,6 +37,7 @@ default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_use_ivar = True
 autodoc_type_aliases = {"Tensor": "torch.Tensor"}
 python_maximum_signature_line_length = 88
 
