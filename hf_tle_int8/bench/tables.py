@@ -13,7 +13,7 @@ from typing import Any
 from hf_tle_int8.bench.linear import Outcome, Result
 from hf_tle_int8.report import environment
 
-_LIBRARIES = ("torchao", "onnxruntime", "openvino")
+_LIBRARIES = ("torchao", "onnxruntime", "openvino", "llama_cpp_python")
 
 
 @dataclass(frozen=True)

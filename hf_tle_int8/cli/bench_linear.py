@@ -13,7 +13,8 @@ from hf_tle_int8.cli.options import positive, torch_threads
 
 _DESCRIPTION = """\
 Time linear layers: this project, torch in bf16 and fp32, torch's dynamic quantization, torch._int_mm, and torchao,
-onnxruntime and OpenVINO where they are installed (pip install 'hf_tle_int8[bench]').
+onnxruntime, OpenVINO (pip install 'hf_tle_int8[bench]') and llama.cpp (pip install llama-cpp-python, which compiles it
+for this CPU) where they are installed.
 
 Every peer is first checked against the float result. Then all are timed in rounds, in another order each time, so that
 what disturbs the machine meets all of them. M is the number of rows: 1 is decoding, more is prefill or a batch. One row

@@ -1,0 +1,138 @@
+"""llama.cpp's product of matrices (ggml's ``mul_mat``): weights in Q8_0, blocks of 32 along K; fp32 in and out.
+
+Through the C functions of ggml that llama-cpp-python brings, on the buffer that every CPU has: the layouts that ggml
+repacks Q8_0 to on some CPUs, Arm with a dot product among them, are not used.
+"""
+
+import ctypes
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_tle_int8.bench.layer import Layer, Peer, to_float
+
+# Of enum ggml_type in ggml.h.
+_F32, _Q8_0 = 0, 8
+# Values of a block of Q8_0.
+_BLOCK = 32
+# Two matrices and a graph, without their data.
+_CONTEXT_BYTES = 1 << 20
+
+_POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+
+
+class _InitParameters(ctypes.Structure):
+    """``struct ggml_init_params`` of ggml.h."""
+
+    _fields_ = (("mem_size", _SIZE), ("mem_buffer", _POINTER), ("no_alloc", ctypes.c_bool))
+
+
+# Results and arguments of the functions that are called, from ggml.h, ggml-alloc.h, ggml-backend.h and ggml-cpu.h.
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "ggml_init": (_POINTER, _InitParameters),
+    "ggml_free": (None, _POINTER),
+    "ggml_new_tensor_2d": (_POINTER, _POINTER, _INT, ctypes.c_int64, ctypes.c_int64),
+    "ggml_mul_mat": (_POINTER, _POINTER, _POINTER, _POINTER),
+    "ggml_new_graph": (_POINTER, _POINTER),
+    "ggml_build_forward_expand": (None, _POINTER, _POINTER),
+    "ggml_row_size": (_SIZE, _INT, ctypes.c_int64),
+    "ggml_quantize_chunk": (_SIZE, _INT, *[_POINTER] * 2, *[ctypes.c_int64] * 3, _POINTER),
+    "ggml_backend_cpu_init": (_POINTER,),
+    "ggml_backend_cpu_set_n_threads": (None, _POINTER, _INT),
+    "ggml_backend_alloc_ctx_tensors": (_POINTER, _POINTER, _POINTER),
+    "ggml_backend_tensor_set": (None, _POINTER, _POINTER, _SIZE, _SIZE),
+    "ggml_backend_tensor_get": (None, _POINTER, _POINTER, _SIZE, _SIZE),
+    "ggml_backend_graph_compute": (_INT, _POINTER, _POINTER),
+    "ggml_backend_buffer_free": (None, _POINTER),
+    "ggml_backend_free": (None, _POINTER),
+}
+
+
+class _Library:
+    """The functions of ggml that ``llama_cpp`` brings, typed."""
+
+    def __init__(self) -> None:
+        import llama_cpp
+
+        folder = Path(llama_cpp.__file__).parent / "lib"
+        files = [ctypes.CDLL(str(folder / f"libggml{part}.so")) for part in ("-base", "-cpu")]
+        for name, (result, *arguments) in _FUNCTIONS.items():
+            function = next((getattr(file, name) for file in files if hasattr(file, name)), None)
+            if function is None:
+                raise ImportError(f"the ggml of llama_cpp {llama_cpp.__version__} has no {name}.")
+            function.restype, function.argtypes = result, arguments
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name} is not in the table of ggml's functions.")
+
+    def context(self) -> Any:
+        """A context whose tensors have no memory until a backend gives it to them."""
+        return self.ggml_init(_InitParameters(_CONTEXT_BYTES, None, True))
+
+
+class _Linear:
+    """A weight ``[N, K]`` in Q8_0, and the graphs that multiply by it."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.ggml = ggml = _Library()
+        self.n, self.k = weight.shape
+        if self.k % _BLOCK:
+            raise ValueError(f"K = {self.k} is no multiple of {_BLOCK}, which Q8_0 needs.")
+        self.backend = ggml.ggml_backend_cpu_init()
+        ggml.ggml_backend_cpu_set_n_threads(self.backend, torch.get_num_threads())
+        context = ggml.context()
+        self.weight = ggml.ggml_new_tensor_2d(context, _Q8_0, self.k, self.n)
+        buffer = ggml.ggml_backend_alloc_ctx_tensors(context, self.backend)
+        weakref.finalize(self, _release, ggml, buffer, context, self.backend)
+        self.bytes = self.n * ggml.ggml_row_size(_Q8_0, self.k)
+        codes, source = ctypes.create_string_buffer(self.bytes), weight.float().contiguous()
+        ggml.ggml_quantize_chunk(_Q8_0, source.data_ptr(), codes, 0, self.n, self.k, None)
+        ggml.ggml_backend_tensor_set(self.weight, codes, 0, self.bytes)
+
+
+class _Product:
+    """The graph of one product with an input fp32 ``[M, K]``; calling it computes and returns it."""
+
+    def __init__(self, linear: _Linear, x: Tensor) -> None:
+        self.linear, self.m, ggml = linear, len(x), linear.ggml
+        context = ggml.context()
+        rows = ggml.ggml_new_tensor_2d(context, _F32, linear.k, self.m)
+        # [M, N] in the order of torch; ggml names the innermost dimension first.
+        self.y = ggml.ggml_mul_mat(context, linear.weight, rows)
+        self.graph = ggml.ggml_new_graph(context)
+        ggml.ggml_build_forward_expand(self.graph, self.y)
+        buffer = ggml.ggml_backend_alloc_ctx_tensors(context, linear.backend)
+        weakref.finalize(self, _release, ggml, buffer, context)
+        given = x.float().contiguous()
+        ggml.ggml_backend_tensor_set(rows, given.data_ptr(), 0, given.nbytes)
+
+    def __call__(self) -> "_Product":
+        status = self.linear.ggml.ggml_backend_graph_compute(self.linear.backend, self.graph)
+        if status:
+            raise RuntimeError(f"ggml_backend_graph_compute returned the status {status}.")
+        return self
+
+    def float(self) -> Tensor:
+        """What was computed, fp32 ``[M, N]``."""
+        y = torch.empty(self.m, self.linear.n)
+        self.linear.ggml.ggml_backend_tensor_get(self.y, y.data_ptr(), 0, y.nbytes)
+        return y
+
+
+def _release(ggml: _Library, buffer: int, context: int, backend: int | None = None) -> None:
+    ggml.ggml_backend_buffer_free(buffer)
+    ggml.ggml_free(context)
+    if backend is not None:
+        ggml.ggml_backend_free(backend)
+
+
+def _build(weight: Tensor) -> Layer:
+    linear = _Linear(weight)
+    return Layer(_Product.__call__, weight.numel(), lambda x: _Product(linear, x), to_float)
+
+
+PEER = Peer("llama.cpp Q8_0", _build)
