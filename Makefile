@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 TORCH := $(shell grep '^torch==' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-older-transformers lint format clean
+.PHONY: demo test test-older-transformers lint format bench plots clean
 
 demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
@@ -29,6 +29,13 @@ test-older-transformers: $(OLDER_TRANSFORMERS:%=test-transformers-%)
 
 test-transformers-%: $(VENVS)/transformers-%/ready
 	$(VENVS)/transformers-$*/bin/python -m pytest
+
+# In the environment at hand: what is compared with is chosen by what is installed there (docs/benchmarks.md).
+bench:
+	$(PYTHON) tests/benchmarks/record.py
+
+plots:
+	$(PYTHON) tests/benchmarks/plots.py
 
 clean:
 	rm -rf $(VENVS) build dist *.egg-info

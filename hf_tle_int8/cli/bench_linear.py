@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.csv is not None:
         tables.write_csv(arguments.csv, found, facts)
     if arguments.plot is not None:
-        plot.plot(arguments.plot, outcome, BASE)
+        plot.plot(arguments.plot, [{**record, **facts} for record in found], BASE)
     if arguments.json:
         print(json.dumps({**facts, "absent": outcome.absent, "failed": outcome.failed, "results": found}, indent=2))
     else:

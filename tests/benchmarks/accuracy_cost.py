@@ -32,13 +32,9 @@ def stories(folder: Path) -> Iterator[dict[str, object]]:
         with (folder / "eval.txt").open(encoding="utf-8") as file:
             windows = accuracy.Windows(tokenizer, WINDOW).of(accuracy.blocks(file))
             found = accuracy.measure(windows, model, float_model)
+        name = {"model": folder.name}
         if not number:
-            yield {
-                "model": folder.name,
-                "variant": "float",
-                "measure": "perplexity",
-                "value": found.reference_perplexity,
-            }
+            yield {**name, "variant": "float", "measure": "perplexity", "value": found.reference_perplexity}
         for measure, value in (
             ("perplexity", found.perplexity),
             ("KL divergence to float, nats", found.kl_divergence),
