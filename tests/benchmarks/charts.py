@@ -1,6 +1,6 @@
 """Each kind of result as a picture; every function draws records of a CSV, as strings, to a file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ TITLES = {
     "int8": "hf_tle_int8, rest bf16",
     "int8-head": "hf_tle_int8, head too, rest bf16",
     "int8-fp32": "hf_tle_int8, rest fp32",
+    "int8-head-fp32": "hf_tle_int8, head too, rest fp32",
     "torch-dynamic": "torch dynamic, rest fp32",
     "torchao": "torchao, eager",
     "torchao-compiled": "torchao, compiled",
@@ -39,7 +40,7 @@ def shares(records: Sequence[Record], path: Path) -> None:
         for peer in dict.fromkeys(record["peer"] for record in cold)
     }
     by_peer = dict(sorted(by_peer.items(), key=lambda item: -item[1]))
-    bars(left, {name: 100 * share for name, share in by_peer.items()}, plot.color, "{:.0f} %")
+    bars(left, by_peer, plot.color, "{:.0%}".format)
     plot.caption(left, "of memory's bandwidth, M = 1, cold")
     hot = [record for record in records if record["cache"] == "hot"]
     cases = list(dict.fromkeys((int(record["m"]), "hot") for record in hot))
@@ -56,7 +57,7 @@ def models(records: Sequence[Record], path: Path) -> None:
     for axes, phase in zip(panels, ("decode", "prefill"), strict=True):
         found = {TITLES[r["peer"]]: float(r["tokens_per_second"]) for r in records if r["phase"] == phase}
         tokens = next(record["tokens"] for record in records if record["phase"] == phase)
-        bars(axes, dict(sorted(found.items(), key=lambda item: -item[1])), model_color, "{:.3g}")
+        bars(axes, dict(sorted(found.items(), key=lambda item: -item[1])), model_color, rate)
         plot.caption(axes, f"{phase}, {tokens} tokens")
     plot.save(figure, path)
 
@@ -101,20 +102,20 @@ def scaling(records: Sequence[Record], path: Path) -> None:
     figure, panels = plot.figure(title, plot.where(records[0]), len(shapes), 2.6, squeeze=False)
     for axes, shape in zip(panels[0], shapes, strict=True):
         found = {r["peer"]: float(r["times_as_fast"]) for r in records if r["m x n x k"] == shape}
-        bars(axes, found, plot.color, "{:.2f}")
+        bars(axes, found, plot.color, "{:.2f}".format)
         axes.axvline(threads, color="black", linewidth=0.8, linestyle=":", zorder=0.5)
         plot.caption(axes, f"M x N x K = {shape}")
     plot.save(figure, path)
 
 
-def bars(axes: Any, values: dict[str, float], tone: Any, form: str) -> None:
+def bars(axes: Any, values: dict[str, float], tone: Any, form: Callable[[float], str]) -> None:
     """Horizontal bars from top to bottom, each with its value."""
     for place, (name, value) in enumerate(values.items()):
         axes.barh(place, value, color=tone(name))
         weight = "bold" if tone(name) == OURS else "normal"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         offset = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "bbox": box}
-        axes.annotate(form.format(value), (value, place), **offset, fontsize=9, fontweight=weight)
+        axes.annotate(form(value), (value, place), **offset, fontsize=9, fontweight=weight)
     names(axes, list(values), 1.18)
 
 
@@ -126,6 +127,11 @@ def names(axes: Any, texts: list[str], room: float) -> None:
     axes.set_xlim(0, axes.get_xlim()[1] * room / 1.05)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
+
+
+def rate(value: float) -> str:
+    """Tokens a second, to three digits and no exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def model_color(title: str) -> str:

@@ -28,7 +28,7 @@ def accuracy(records: Sequence[Record], path: Path) -> None:
         (panels[1], "stories260K: KL divergence, nats", divergence),
         (panels[2], "agreement with float", agreement),
     ):
-        charts.bars(axes, values, lambda name: FLOAT if name == "float" else OURS, "{:.4g}")
+        charts.bars(axes, values, lambda name: FLOAT if name == "float" else OURS, "{:.4g}".format)
         axes.tick_params(axis="y", labelsize=8)
         axes.set_xlim(0, max(values.values()) * 1.5)
         plot.caption(axes, title)

@@ -69,7 +69,7 @@ def model(records: Sequence[Record]) -> Iterator[str]:
     for peer in dict.fromkeys(record["peer"] for record in records):
         mine = {record["phase"]: record for record in records if record["peer"] == peer}
         cells = (mine[phase][key] for phase in ("prefill", "decode") for key in ("tokens_per_second", "ratio_to_bf16"))
-        yield row(charts.TITLES[peer], *(f"{float(cell):.3g}" if cell else "" for cell in cells))
+        yield row(charts.TITLES[peer], *(charts.rate(float(cell)) if cell else "" for cell in cells))
     yield measured(records[0])
 
 

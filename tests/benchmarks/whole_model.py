@@ -3,7 +3,7 @@
     python tests/benchmarks/whole_model.py [--models bf16 int8 ...] [--threads 1] [--record docs/benchmarks]
 
 The model has the shape of Qwen2.5-0.5B with a vocabulary of 32000 and random weights; its output head is tied to the
-embedding and stays in floating point, but for int8-head and llama.cpp, which have it in 8 bits too. Prints tokens a
+embedding and stays in floating point, but for int8-head* and llama.cpp, which have it in 8 bits too. Prints tokens a
 second, best of the rounds, and the ratio to bf16.
 torchao's two need torchao, and without VNNI minutes; ``--override-int-mm`` gives it the kernels of this project.
 See `llama_cpp_model.py` for what llama.cpp needs.
@@ -88,6 +88,7 @@ MODELS: dict[str, Callable[[Shape], Run]] = {
     "int8": of_transformers(lambda shape: int8(shape, torch.bfloat16)),
     "int8-head": of_transformers(lambda shape: int8(shape, torch.bfloat16, head=True)),
     "int8-fp32": of_transformers(lambda shape: int8(shape, torch.float32)),
+    "int8-head-fp32": of_transformers(lambda shape: int8(shape, torch.float32, head=True)),
     "torch-dynamic": of_transformers(torch_dynamic),
     "torchao": of_transformers(torchao),
     "torchao-compiled": of_transformers(torchao_compiled),
