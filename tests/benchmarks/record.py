@@ -4,7 +4,8 @@
     python tests/benchmarks/record.py --quick --out /tmp/results    # a minute or two: does it all run?
 
 Refuses where something is missing, or where the load average is above 0.7 (``--busy`` records all the same: the CSVs
-say so). A step that fails does not stop the others; those are named at the end. Takes about 20 minutes.
+say so), and says of each step how much of the CPUs others took meanwhile. A step that fails does not stop the others;
+those are named at the end. Takes about 20 minutes. Linux only.
 """
 
 import argparse
@@ -89,9 +90,17 @@ def missing(names: list[str]) -> list[str]:
     return found
 
 
+def seconds_of_others() -> float:
+    """CPU time since the machine started that this process and what it has waited for did not take."""
+    user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    own = os.times()
+    all_seconds = sum((user, nice, system, *interrupts)) / os.sysconf("SC_CLK_TCK")
+    return all_seconds - own.user - own.system - own.children_user - own.children_system
+
+
 def run(name: str, given: argparse.Namespace, load: float) -> bool:
     """One step; whether it succeeded. Its results take the place of older ones only then."""
-    step, started = STEPS[name], time.monotonic()
+    step, started, others = STEPS[name], time.monotonic(), seconds_of_others()
     places = {"out": str(given.out), "target": current().name, "load": f"{load:.2f}"}
     options = (*step.command, *(step.quick if given.quick else step.options))
     command = [sys.executable, *(word if word in CLI else word.format(**places) for word in options)]
@@ -100,7 +109,9 @@ def run(name: str, given: argparse.Namespace, load: float) -> bool:
     if step.page and done.returncode == 0:
         (given.out / step.page.format(**places)).write_text(done.stdout, encoding="utf-8")
     state = "done" if done.returncode == 0 else f"FAILED with {done.returncode}"
-    print(f"== {name}: {state} after {time.monotonic() - started:.0f} s", flush=True)
+    elapsed = time.monotonic() - started
+    share = (seconds_of_others() - others) / elapsed / (os.cpu_count() or 1)
+    print(f"== {name}: {state} after {elapsed:.0f} s; others took {share:.0%} of the CPUs", flush=True)
     return done.returncode == 0
 
 

@@ -1,10 +1,11 @@
 """llama.cpp's product of matrices (ggml's ``mul_mat``): weights in Q8_0, blocks of 32 along K; fp32 in and out.
 
-Through the C functions of ggml that llama-cpp-python brings, on the buffer that every CPU has: the layouts that ggml
-repacks Q8_0 to on some CPUs, Arm with a dot product among them, are not used.
+Through the C functions of ggml that llama-cpp-python brings. As in llama.cpp, the weight is laid out anew where ggml
+has a layout of its own for this CPU, as for Q8_0 on Arm with a dot product.
 """
 
 import ctypes
+import itertools
 import weakref
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ggml_quantize_chunk": (_SIZE, _INT, *[_POINTER] * 2, *[ctypes.c_int64] * 3, _POINTER),
     "ggml_backend_cpu_init": (_POINTER,),
     "ggml_backend_cpu_set_n_threads": (None, _POINTER, _INT),
+    "ggml_backend_cpu_reg": (_POINTER,),
+    "ggml_backend_reg_get_proc_address": (_POINTER, _POINTER, ctypes.c_char_p),
+    "ggml_backend_get_device": (_POINTER, _POINTER),
+    "ggml_backend_dev_supports_op": (ctypes.c_bool, _POINTER, _POINTER),
+    "ggml_backend_alloc_ctx_tensors_from_buft": (_POINTER, _POINTER, _POINTER),
     "ggml_backend_alloc_ctx_tensors": (_POINTER, _POINTER, _POINTER),
     "ggml_backend_tensor_set": (None, _POINTER, _POINTER, _SIZE, _SIZE),
     "ggml_backend_tensor_get": (None, _POINTER, _POINTER, _SIZE, _SIZE),
@@ -69,29 +75,56 @@ class _Library:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{name} is not in the table of ggml's functions.")
 
+    def layouts(self, device: int) -> list[int]:
+        """The types of buffers that lay weights out anew, in the order in which to try them."""
+        find = self.ggml_backend_reg_get_proc_address(self.ggml_backend_cpu_reg(), b"ggml_backend_dev_get_extra_bufts")
+        if not find:
+            return []
+        found = ctypes.CFUNCTYPE(ctypes.POINTER(_POINTER), _POINTER)(find)(device)
+        return list(itertools.takewhile(bool, found)) if found else []
+
     def context(self) -> Any:
         """A context whose tensors have no memory until a backend gives it to them."""
         return self.ggml_init(_InitParameters(_CONTEXT_BYTES, None, True))
 
 
 class _Linear:
-    """A weight ``[N, K]`` in Q8_0, and the graphs that multiply by it."""
+    """A weight ``[N, K]`` in a type of ggml, and what multiplies by it."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, kind: int = _Q8_0) -> None:
         self.ggml = ggml = _Library()
         self.n, self.k = weight.shape
         if self.k % _BLOCK:
             raise ValueError(f"K = {self.k} is no multiple of {_BLOCK}, which Q8_0 needs.")
         self.backend = ggml.ggml_backend_cpu_init()
+        weakref.finalize(self, ggml.ggml_backend_free, self.backend)
         ggml.ggml_backend_cpu_set_n_threads(self.backend, torch.get_num_threads())
-        context = ggml.context()
-        self.weight = ggml.ggml_new_tensor_2d(context, _Q8_0, self.k, self.n)
-        buffer = ggml.ggml_backend_alloc_ctx_tensors(context, self.backend)
-        weakref.finalize(self, _release, ggml, buffer, context, self.backend)
-        self.bytes = self.n * ggml.ggml_row_size(_Q8_0, self.k)
-        codes, source = ctypes.create_string_buffer(self.bytes), weight.float().contiguous()
-        ggml.ggml_quantize_chunk(_Q8_0, source.data_ptr(), codes, 0, self.n, self.k, None)
-        ggml.ggml_backend_tensor_set(self.weight, codes, 0, self.bytes)
+        self.device = ggml.ggml_backend_get_device(self.backend)
+        self.laid_out = any(self._place(kind, layout) for layout in ggml.layouts(self.device))
+        if not (self.laid_out or self._place(kind, None)):
+            raise RuntimeError(f"ggml cannot multiply by a weight of {self.n}x{self.k} on this CPU.")
+        size = self.n * ggml.ggml_row_size(kind, self.k)
+        codes, source = ctypes.create_string_buffer(size), weight.float().contiguous()
+        ggml.ggml_quantize_chunk(kind, source.data_ptr(), codes, 0, self.n, self.k, None)
+        ggml.ggml_backend_tensor_set(self.weight, codes, 0, size)
+
+    def _place(self, kind: int, layout: int | None) -> bool:
+        """Take memory for the weight, in a layout or plainly, if products by it are computed there."""
+        ggml, context, probe = self.ggml, self.ggml.context(), self.ggml.context()
+        self.weight = ggml.ggml_new_tensor_2d(context, kind, self.k, self.n)
+        if layout is None:
+            buffer = ggml.ggml_backend_alloc_ctx_tensors(context, self.backend)
+        else:
+            buffer = ggml.ggml_backend_alloc_ctx_tensors_from_buft(context, layout)
+        row = ggml.ggml_new_tensor_2d(probe, _F32, self.k, 1)
+        product = ggml.ggml_mul_mat(probe, self.weight, row)
+        computed = bool(buffer) and ggml.ggml_backend_dev_supports_op(self.device, product)
+        ggml.ggml_free(probe)
+        if computed:
+            weakref.finalize(self, _release, ggml, buffer, context)
+        else:
+            _release(ggml, buffer, context)
+        return bool(computed)
 
 
 class _Product:
@@ -123,11 +156,9 @@ class _Product:
         return y
 
 
-def _release(ggml: _Library, buffer: int, context: int, backend: int | None = None) -> None:
+def _release(ggml: _Library, buffer: int, context: int) -> None:
     ggml.ggml_backend_buffer_free(buffer)
     ggml.ggml_free(context)
-    if backend is not None:
-        ggml.ggml_backend_free(backend)
 
 
 def _build(weight: Tensor) -> Layer:
