@@ -38,6 +38,11 @@ def head(*titles: str) -> str:
     return f"{row(*titles)}\n|{'---|' * len(titles)}"
 
 
+def times(ratio: float) -> str:
+    """Two digits; a dash for NaN, where nothing was timed."""
+    return f"{ratio:.2f}" if ratio == ratio else "-"
+
+
 def measured(record: Record) -> str:
     """Where and when, as the line below a table."""
     return f"\n{plot.where(record)}; {record['versions']}."
@@ -49,17 +54,19 @@ def linear(records: Sequence[Record]) -> Iterator[str]:
     yield head("peer", *(f"M={m} {cache}" for m, cache in cases), "error")
     means: dict[str, list[float]] = {}
     for peer in dict.fromkeys(record["peer"] for record in records):
-        mine = [record for record in records if record["peer"] == peer]
+        mine = [record for record in records if record["peer"] == peer and record["ratio_to_torch_bf16"]]
         means[peer] = [
             plot.mean(float(r["ratio_to_torch_bf16"]) for r in mine if (r["m"], r["cache"]) == case) for case in cases
         ]
-        worst = max(float(record["relative_error"]) for record in mine)
-        yield row(peer, *(f"{value:.2f}" for value in means[peer]), f"{worst:.2g}")
-    others = {name: values for name, values in means.items() if name not in (*FLOATS, "hf_tle_int8")}
-    if others:
-        best = [max(values) for values in zip(*others.values(), strict=True)]
-        against = (f"{own / other:.2f}" for own, other in zip(means["hf_tle_int8"], best, strict=True))
-        yield row("**hf_tle_int8 / the fastest other in INT8**", *against, "")
+        worst = max(float(record["relative_error"]) for record in records if record["peer"] == peer)
+        yield row(peer, *map(times, means[peer]), f"{worst:.2g}")
+    others = [values for name, values in means.items() if name not in (*FLOATS, "hf_tle_int8")]
+    if others and "hf_tle_int8" in means:
+        # A case in which a peer failed has no mean.
+        timed = ([value for value in values if value == value] for values in zip(*others, strict=True))
+        best = (max(values, default=float("nan")) for values in timed)
+        against = (own / other for own, other in zip(means["hf_tle_int8"], best, strict=True))
+        yield row("**hf_tle_int8 / the fastest other in INT8**", *map(times, against), "")
     yield measured(records[0])
 
 

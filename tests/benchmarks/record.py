@@ -132,7 +132,7 @@ def main() -> None:
         sys.exit(f"load average {load:.2f}, above {MOST_LOAD}: wait until nothing else runs, or record with --busy.")
     given.out.mkdir(parents=True, exist_ok=True)
     failed = [name for name in given.steps if not run(name, given, load)]
-    documents = given.out if given.quick else plots.REPOSITORY
+    documents = plots.REPOSITORY / "docs" if given.out.resolve() == plots.RESULTS else given.out
     plots.main(["--results", str(given.out), "--out", str(given.out), "--docs", str(documents)])
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; their older results stay as they are.")

@@ -85,12 +85,22 @@ def test_a_marked_table_is_made_anew():
 
 
 def test_the_last_line_compares_with_the_fastest_other_in_int8():
-    ratios = {"hf_tle_int8": "6", "torch bf16": "1", "torch fp32": "9", "slow": "2", "fast": "8"}
     case = {"m": "1", "cache": "hot", "relative_error": "0.01", "versions": "v", **FACT}
-    lines = list(
-        doc_tables.linear([{**case, "peer": name, "ratio_to_torch_bf16": ratio} for name, ratio in ratios.items()])
-    )
-    assert lines[-2].startswith("| **hf_tle_int8 / the fastest other in INT8** | 0.75 |")
+    ratios = {"hf_tle_int8": "6", "torch bf16": "1", "torch fp32": "9", "slow": "2", "fast": "8"}
+    records = [{**case, "peer": name, "ratio_to_torch_bf16": ratio} for name, ratio in ratios.items()]
+    assert list(doc_tables.linear(records))[-2].startswith("| **hf_tle_int8 / the fastest other in INT8** | 0.75 |")
+
+
+def test_what_was_not_timed_is_a_dash():
+    case = {"cache": "hot", "relative_error": "0.01", "versions": "v", **FACT}
+    records = [
+        {**case, "peer": peer, "m": m, "ratio_to_torch_bf16": "2"}
+        for peer, m in (("hf_tle_int8", "1"), ("hf_tle_int8", "4"), ("other", "4"))
+    ]
+    assert [line for line in doc_tables.linear(records) if "other" in line] == [
+        "| other | - | 2.00 | 0.01 |",
+        "| **hf_tle_int8 / the fastest other in INT8** | - | 1.00 |  |",
+    ]
 
 
 def test_rates_of_models_are_those_of_their_times():

@@ -39,7 +39,7 @@ def test_a_busy_machine_is_refused_unless_told_otherwise(monkeypatch, tmp_path, 
         main(monkeypatch, "--steps", "a", "--out", tmp_path)
     assert not drawn
     main(monkeypatch, "--steps", "a", "--out", tmp_path, "--busy")
-    assert len(drawn) == 1
+    assert drawn == [["--results", str(tmp_path), "--out", str(tmp_path), "--docs", str(tmp_path)]]
 
 
 def test_a_failing_step_is_named_and_leaves_what_was_there(monkeypatch, tmp_path, drawn):
