@@ -16,6 +16,10 @@ from hf_tle_int8.activations import Reader, traced_in
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
 from hf_tle_int8.packing import is_packed, unpack, unpack_channels
 
+# Looked up once: each call of a layer asks them.
+_dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_transform, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
+
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) -> Tensor")
 _LIBRARY.define("quantize(Tensor x) -> Tensor")
@@ -91,10 +95,10 @@ def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
         and x.dim() > 0
         and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
         and forward_ad._current_level < 0
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch._C._len_torch_function_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._get_tracing_state() is None
+        and not _dispatch_modes()
+        and not _function_modes()
+        and _transform() is None
+        and _tracing() is None
     )
 
 

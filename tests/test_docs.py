@@ -43,7 +43,7 @@ def test_links_lead_somewhere(file):
 
 
 def test_variables_and_targets_are_documented():
-    text = (REPOSITORY / "docs" / "triton.md").read_text()
+    text = (REPOSITORY / "docs" / "reference" / "environment.md").read_text()
     assert all(f"| `{name}" in text for name in report._VARIABLES)
     assert all(f"`{name}`" in text for name in TARGETS)
 

@@ -3,6 +3,7 @@
 import copy
 import io
 import threading
+import weakref
 
 import pytest
 import torch
@@ -348,6 +349,30 @@ def test_compiled(dynamic):
     assert names == ["quantize", "linear_quantized", "linear_quantized", "linear"]
     assert len(graphs) <= 2, "one for the first shape, one for all others"
     assert module.gate._reader.of._codes is None
+
+
+@torch.no_grad()
+def test_a_reader_that_is_not_called_keeps_nothing_alive_when_compiled():
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    module = int8(Attention())
+    module.k.register_forward_hook(lambda module, inputs, output: None)
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
+    for _ in range(4):
+        x = torch.randn(3, 24)
+        assert torch.equal(compiled(x), separately(module, x))
+    of = module.q._reader.of
+    assert of is module.k._reader.of
+    assert of._x is not None, "k has read nothing"
+    seen = weakref.ref(x)
+    del x
+    assert seen() is None
+    assert of._codes() is None
+    assert len(graphs) <= 2
 
 
 @pytest.mark.parametrize("hooked", [False, True])

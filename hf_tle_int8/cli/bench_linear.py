@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hf_tle_int8.cli.options import positive, torch_threads
+from hf_tle_int8.cli.options import check_writable, positive, torch_threads
 
 _DESCRIPTION = """\
 Time linear layers: this project, torch in bf16 and fp32, torch's dynamic quantization, torch._int_mm, and torchao,
@@ -73,12 +73,15 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: ``--peers`` names none.
         ImportError: ``--plot`` without matplotlib.
+        OSError: ``--csv`` or ``--plot`` cannot be written.
         RuntimeError: kernels cannot run here.
     """
     from hf_tle_int8.bench import linear, plot, tables
     from hf_tle_int8.bench.peers import BASE
 
     peers = _peers(arguments.peers)
+    for file in (arguments.csv, arguments.plot):
+        check_writable(file)
     if arguments.plot is not None:
         plot.pyplot()
     with torch_threads(arguments.threads):

@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -30,6 +32,12 @@ def seed(text: str) -> int:
     if not (text.isdecimal() and int(text) < 1 << 63):
         raise argparse.ArgumentTypeError(f"{text!r} is no seed: a number from 0 to 2**63 - 1.")
     return int(text)
+
+
+def check_writable(file: Path | None) -> None:
+    """Raise `OSError` where ``file`` could not be written in the end: nothing is measured in vain."""
+    if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        raise OSError(f"{file} cannot be written. Name a file in a folder that is there and is yours.")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ FACT = {"CPU": "abacus", "target of the kernels": "avx2", "threads": "1", "date"
 
 def shown() -> set[str]:
     """The names of the pictures that pages show."""
-    links = (re.findall(r"!\[[^\]]*\]\((?!https?:)([^)]+)\)", page.read_text()) for page in PAGES)
+    links = (re.findall(r"!\[[^\]]*\]\((?!https?:)([^)]+\.png)\)", page.read_text()) for page in PAGES)
     return {Path(link).name for found in links for link in found}
 
 

@@ -152,6 +152,11 @@ def test_compressed_tensors(folders, tmp_path):
     assert not (tmp_path / "gpt2").exists()
 
 
+def test_other_formats_are_refused():
+    with pytest.raises(ConfigError, match="format='gguf' is not one of tle_int8, compressed-tensors"):
+        Options(TLEInt8Config(), format="gguf")
+
+
 def copy_with(folder: Path, to: Path, **changes: torch.Tensor | None) -> Path:
     shutil.copytree(folder, to)
     edit_checkpoint(to, lambda tensors: tensors.update({name.replace("__", "."): t for name, t in changes.items()}))
