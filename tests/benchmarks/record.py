@@ -82,10 +82,11 @@ STEPS = {
 
 
 def missing(names: list[str]) -> list[str]:
-    """What has to be installed for these steps."""
-    modules = {module for name in names for module in STEPS[name].needs}
+    """What has to be installed for these steps, and to draw them."""
+    modules = {"matplotlib"} | {module for name in names for module in STEPS[name].needs}
     found = sorted(module for module in modules if importlib.util.find_spec(module) is None)
-    if "machine-model" in names and not any(shutil.which(tool) for tool in ("llvm-mca", "llvm-mca-22")):
+    tools = ("llvm-mca", *(f"llvm-mca-{version}" for version in range(14, 41)))
+    if "machine-model" in names and not any(map(shutil.which, tools)):
         found.append("llvm-mca (apt-get install llvm-22)")
     return found
 

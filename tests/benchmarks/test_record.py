@@ -1,10 +1,18 @@
 """Recording: what is refused before anything runs, and what a failing step leaves."""
 
 import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import plots
 import pytest
 import record
+
+
+@pytest.fixture(autouse=True)
+def _matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", ModuleType("matplotlib"))
+    sys.modules["matplotlib"].__spec__ = ModuleSpec("matplotlib", None)
 
 
 def main(monkeypatch, *arguments: object) -> None:

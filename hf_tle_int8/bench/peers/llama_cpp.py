@@ -100,8 +100,7 @@ class _Linear:
         weakref.finalize(self, ggml.ggml_backend_free, self.backend)
         ggml.ggml_backend_cpu_set_n_threads(self.backend, torch.get_num_threads())
         self.device = ggml.ggml_backend_get_device(self.backend)
-        self.laid_out = any(self._place(kind, layout) for layout in ggml.layouts(self.device))
-        if not (self.laid_out or self._place(kind, None)):
+        if not any(self._place(kind, layout) for layout in (*ggml.layouts(self.device), None)):
             raise RuntimeError(f"ggml cannot multiply by a weight of {self.n}x{self.k} on this CPU.")
         size = self.n * ggml.ggml_row_size(kind, self.k)
         codes, source = ctypes.create_string_buffer(size), weight.float().contiguous()
