@@ -10,7 +10,7 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
 SITE = build/site
 
-.PHONY: demo docs test test-older-transformers lint format clean
+.PHONY: demo docs test test-older-transformers lint format bench plots clean
 
 demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
@@ -35,6 +35,13 @@ test-older-transformers: $(OLDER_TRANSFORMERS:%=test-transformers-%)
 
 test-transformers-%: $(VENVS)/transformers-%/ready
 	$(VENVS)/transformers-$*/bin/python -m pytest -n auto --dist worksteal
+
+# In the environment at hand: what is compared with is chosen by what is installed there (docs/benchmarks.md).
+bench:
+	$(PYTHON) tests/benchmarks/record.py
+
+plots:
+	$(PYTHON) tests/benchmarks/plots.py
 
 clean:
 	rm -rf $(VENVS) build dist *.egg-info

@@ -42,7 +42,7 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
     quantized = quantization_of(found.get("quantization_config"), folder)
     headers = read_headers(safetensors_files(folder))
     model = skeleton(folder, found)
-    selection = resolution.of_checkpoint(quantized, model)
+    selection, _ = resolution.of_checkpoint(quantized, model, TLEInt8Config())
     kept = {name: reason for reason, names in selection.kept.items() for name in names}
     if quantized is not None:
         # The saved list names what stays, not why.

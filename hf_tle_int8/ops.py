@@ -130,10 +130,16 @@ def check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | 
 def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> Tensor:
     # Traced code gets here without `linear`.
     check_input(x, weight, weight_scale, bias, in_features)
+    return _linear_quantized_cpu(x, None, weight, weight_scale, bias, in_features)
+
+
+def _linear_quantized_cpu(
+    x: Tensor, quantized: Tensor | None, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int
+) -> Tensor:
     n, k = weight_scale.shape[0], in_features
     if is_packed(weight):
         if execution.unavailable() is None and execution.layout().packing.fits(weight, n, k):
-            return execution.packed_linear(x, weight, weight_scale, bias)
+            return execution.packed_linear(x, weight, weight_scale, bias, quantized=quantized)
         weight = unpack(weight, n, k)
     if execution.unavailable() is None:
         _warn_of_other_weights()
@@ -146,15 +152,6 @@ def _quantize_cpu(x: Tensor) -> Tensor:
     if execution.unavailable() is None:
         return execution.quantized_rows(x)
     return torch.empty(_quantized_size(x), dtype=torch.int8)
-
-
-def _linear_quantized_cpu(
-    x: Tensor, quantized: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int
-) -> Tensor:
-    available = is_packed(weight) and execution.unavailable() is None
-    if available and execution.layout().packing.fits(weight, weight_scale.shape[0], in_features):
-        return execution.packed_linear(x, weight, weight_scale, bias, quantized=quantized)
-    return _linear_cpu(x, weight, weight_scale, bias, in_features)
 
 
 def _quantized_size(x: Tensor) -> int:

@@ -20,18 +20,26 @@ logger = logging.getLogger(__name__)
 _IN_FLOAT = "in float in the checkpoint"
 
 
-def of_checkpoint(config: TLEInt8Config | None, model: PreTrainedModel) -> Selection:
+def of_checkpoint(
+    config: TLEInt8Config | None, model: PreTrainedModel, options: TLEInt8Config
+) -> tuple[Selection, set[str]]:
     """What loading a checkpoint on the CPU makes INT8 of ``model``.
 
     Args:
-        config: of an INT8 checkpoint; None for a float one, which is quantized with the default options.
+        config: of an INT8 checkpoint; None for a float one.
         model: on any device.
+        options: with which a float one is quantized.
+
+    Returns:
+        See `resolve`.
     """
 
     def names_of(name: str) -> list[str]:
         return name_aliases(name, model.base_model_prefix)
 
-    return resolve(TLEInt8Config(), model, names_of)[0] if config is None else recorded(config, model, names_of)
+    if config is None:
+        return resolve(options, model, names_of)
+    return recorded(config, model, names_of), set()
 
 
 def recorded(config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]) -> Selection:

@@ -1,5 +1,6 @@
 """What setup.cfg installs, and that the folder kernels/ never shadows Hugging Face's package of that name."""
 
+import ast
 import configparser
 import re
 import subprocess
@@ -70,6 +71,21 @@ def test_wheel_holds_our_packages_and_nothing_else(tmp_path):
     (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
     group = f"[{settings.ENTRY_POINT_GROUP}]\n{settings.NAME} = {settings.__package__}\n"
     assert group in archive.read(entry_points).decode()
+
+
+def test_what_is_imported_is_required():
+    options = setup_cfg()
+    optional = "\n".join(options["options.extras_require"].values())
+    required = f"{options['options']['install_requires']}\n{optional}"
+    declared = {re.split("[=><; ]", line)[0].replace("-", "_") for line in required.split("\n")}
+    imported = set()
+    for file in [*(REPOSITORY / "hf_tle_int8").rglob("*.py"), *(REPOSITORY / "kernels").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
+    assert imported - sys.stdlib_module_names - {"hf_tle_int8"} <= declared
 
 
 def test_constraints_pin_every_requirement():

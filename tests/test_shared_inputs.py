@@ -431,6 +431,8 @@ def test_operators_keep_their_schema(m):
     x = torch.randn(m, 24)
     layer = TLEInt8Linear.from_linear(nn.Linear(24, 9))
     tests = "test_schema", "test_faketensor"
-    torch.library.opcheck(torch.ops.tle_int8.quantize.default, (x,), test_utils=tests)
+    outcomes = torch.library.opcheck(torch.ops.tle_int8.quantize.default, (x,), test_utils=tests)
+    assert outcomes == dict.fromkeys(tests, "SUCCESS")
     arguments = x, torch.ops.tle_int8.quantize(x), layer._weight().detach(), layer.weight_scale, layer.bias, 24
-    torch.library.opcheck(torch.ops.tle_int8.linear_quantized.default, arguments, test_utils=tests)
+    outcomes = torch.library.opcheck(torch.ops.tle_int8.linear_quantized.default, arguments, test_utils=tests)
+    assert outcomes == dict.fromkeys(tests, "SUCCESS")

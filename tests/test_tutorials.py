@@ -9,7 +9,8 @@ import pytest
 from conftest import NEEDS_KERNELS, REPOSITORY
 from snippets import Block, Reader, blocks, differences
 
-TUTORIALS = sorted((REPOSITORY / "docs" / "tutorials").glob("*.md"))
+PAGES = (REPOSITORY / "docs" / "tutorials").glob("*.md")
+TUTORIALS = sorted(file for file in PAGES if file.name != "README.md")
 
 
 @NEEDS_KERNELS

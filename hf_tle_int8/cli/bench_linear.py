@@ -13,7 +13,8 @@ from hf_tle_int8.cli.options import check_writable, positive, torch_threads
 
 _DESCRIPTION = """\
 Time linear layers: this project, torch in bf16 and fp32, torch's dynamic quantization, torch._int_mm, and torchao,
-onnxruntime and OpenVINO where they are installed (pip install 'hf_tle_int8[bench]').
+onnxruntime, OpenVINO (pip install 'hf_tle_int8[bench]') and llama.cpp (pip install llama-cpp-python, which compiles it
+for this CPU) where they are installed.
 
 Every peer is first checked against the float result. Then all are timed in rounds, in another order each time, so that
 what disturbs the machine meets all of them. M is the number of rows: 1 is decoding, more is prefill or a batch. One row
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.csv is not None:
         tables.write_csv(arguments.csv, found, facts)
     if arguments.plot is not None:
-        plot.plot(arguments.plot, outcome, BASE)
+        plot.plot(arguments.plot, [{**record, **facts} for record in found], BASE)
     if arguments.json:
         print(json.dumps({**facts, "absent": outcome.absent, "failed": outcome.failed, "results": found}, indent=2))
     else:

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     checkpoint.check_length(arguments.prompt + arguments.tokens, "--prompt with --tokens")
     load = os.getloadavg()[0]
     with options.torch_threads(arguments.threads):
-        facts = {**tables.surroundings(arguments.threads), "load average before": f"{load:.2f}"}
+        facts = tables.surroundings(arguments.threads, load)
         records = _measure(checkpoint, arguments)
     if arguments.csv is not None:
         tables.write_csv(arguments.csv, records, facts)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from hf_tle_int8.config import TLEInt8Config
+
 
 def positive(text: str) -> int:
     """A number from 1 on; argparse shows the error of anything else."""
@@ -50,6 +52,23 @@ def add_dtype(parser: argparse.ArgumentParser, default: str = "auto") -> None:
     choices = ("auto", "float32", "bfloat16", "float16")
     text = "of all that is not INT8; auto is that of the checkpoint (default: %(default)s)"
     parser.add_argument("--dtype", choices=choices, default=default, help=text)
+
+
+def add_conversion(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what becomes INT8, to be given to `conversion`."""
+    add = parser.add_argument
+    add("--modules-to-not-convert", nargs="+", metavar="NAME", help="names or re: patterns that stay in float")
+    add("--modules-to-convert", nargs="+", metavar="NAME", help="names or re: patterns, the only ones to convert")
+    add("--quantize-lm-head", action="store_true", help="convert the output head, too")
+
+
+def conversion(arguments: argparse.Namespace) -> TLEInt8Config:
+    """What `add_conversion` has asked for; raises `ConfigError`."""
+    return TLEInt8Config(
+        modules_to_not_convert=arguments.modules_to_not_convert,
+        modules_to_convert=arguments.modules_to_convert,
+        quantize_lm_head=arguments.quantize_lm_head,
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser, default: int | None = None) -> None:
