@@ -75,7 +75,7 @@ _N_MULTIPLE = 32
 
 _SMMLA = Scheme(Packing(8, 8, _N_MULTIPLE, 32), True, 4, False, ((2, 32), (4, 16), (8, 8)))
 _SDOT = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 16), (8, 8)))
-_WIDENING = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 16), (4, 16)))
+_AVX2 = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 16)))
 _VNNI_256 = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 16), (4, 16)))
 _VNNI_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 32), (4, 32), (8, 32)))
 _WIDENING_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 32)))
@@ -84,7 +84,7 @@ SCHEMES = {
     "neon": _SDOT,
     "neon-dotprod": _SDOT,
     "neon-i8mm": _SMMLA,
-    "avx2": _WIDENING,
+    "avx2": _AVX2,
     "avxvnni": _VNNI_256,
     "avx512": _WIDENING_512,
     "avx512vnni": _VNNI_512,

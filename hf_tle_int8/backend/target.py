@@ -32,7 +32,8 @@ class Target:
         features: LLVM features to switch on beside those of ``cpu``.
         vector_bytes: bytes of a vector register.
         vector_registers: how many there are.
-        int8_dot: the instruction for int8 products: ``smmla``, ``sdot``, ``vpdpbusd`` or ``widening`` (none).
+        int8_dot: the instruction for int8 products: ``smmla``, ``sdot``, ``vpdpbusd``, ``vpmaddubsw`` or ``widening``
+            (none).
         bf16_dot: ``bfmmla``, ``dpbf16`` or ``fma`` (none).
         packing: of int8 weights.
         masked_memory: whether masked loads and stores are instructions.
@@ -88,7 +89,7 @@ _ROWS = (
         _BY_EIGHT,
         False,
     ),
-    ("avx2", "x86_64", "x86-64-v3", "x86-64-v3", (), 32, 16, "widening", "fma", _BY_FOUR, True),
+    ("avx2", "x86_64", "x86-64-v3", "x86-64-v3", (), 32, 16, "vpmaddubsw", "fma", _BY_FOUR, True),
     ("avxvnni", "x86_64", "x86-64-v3", "alderlake", ("avxvnni",), 32, 16, "vpdpbusd", "fma", _BY_FOUR, True),
     ("avx512", "x86_64", "x86-64-v4", "skylake-avx512", (), 64, 32, "widening", "fma", _WIDE, True),
     ("avx512vnni", "x86_64", "x86-64-v4", "icelake-server", _VNNI, 64, 32, "vpdpbusd", "fma", _WIDE, True),

@@ -61,7 +61,7 @@ def _bandwidth(target: Target, threads: int, streams: int) -> float:
 def int8_peak(target: Target, threads: int) -> float:
     """int8 operations a second (two for a multiply-add) of the target's dot instruction on operands in registers.
 
-    Without such an instruction: of its widening multiplies and the additions after them.
+    Without such an instruction: of what the target's kernels do in its place, see `INT8_DOTS`.
 
     Args:
         target: must be runnable here.
@@ -89,7 +89,8 @@ def peak_module(target: Target) -> str:
     instruction = INT8_DOTS[target.arch, target.int8_dot](target)
     kind, accumulator = I8.vector(target.vector_bytes), I32.vector(1 << instruction.lane_bits)
     behind = f.offset(f.parameters["operands"], constant(I32, target.vector_bytes), I8)
-    rows, columns = (list(instruction.columns(f, f.load(kind, place))) for place in (f.parameters["operands"], behind))
+    rows = instruction.rows(f, f.load(kind, f.parameters["operands"]), 0)
+    columns = list(instruction.columns(f, f.load(kind, behind)))
     loop = f.counted_loop(
         constant(I32, 0), f.parameters["steps"], constant(I32, 1), [constant(accumulator, 0)] * _ACCUMULATORS
     )

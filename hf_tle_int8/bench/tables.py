@@ -123,7 +123,8 @@ def markdown(outcome: Outcome, machine: Machine, base: str, rounds: int) -> Iter
     yield f"- rounds: {rounds}, peers in another order in each"
     yield f"\n## Speed relative to {base}, geometric mean of the shapes\n"
     yield from _means(outcome.results, base)
-    yield "\nCold: 128 MB are read before each call. Error: relative to the float result, the worst case.\n"
+    yield "\nCold: 128 MB are read, and another layer of the peer is run, before each call."
+    yield "Error: relative to the float result, the worst case.\n"
     yield from (f"- {name}: cannot be imported: {reason}" for name, reason in outcome.absent.items())
     yield from (f"- {name}: failed: {reason}" for name, reason in outcome.failed.items())
     yield "\n## Each case\n"

@@ -11,12 +11,15 @@ import torch
 # More than the last-level cache of the machines that one linear is timed on.
 _FLUSHED_BYTES = 128 << 20
 
+# A task that finds its data in the caches is called for so long before it is timed, and while it is.
+_HOT_SECONDS = 2e-3
+
 Task = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a call: the least and the median of all rounds."""
+    """Seconds of a call: the least and the median of all that were timed."""
 
     minimum: float
     median: float
@@ -40,14 +43,17 @@ def seconds(task: Task) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(tasks: Mapping[str, Task], rounds: int, before: Task | None = None, seed: int = 0) -> dict[str, Times]:
-    """Time each task once a round, in an order shuffled anew for each.
+def interleaved(
+    tasks: Mapping[str, Task], rounds: int, before: Callable[[str], object] | None = None, seed: int = 0
+) -> dict[str, Times]:
+    """Time each task in rounds, in an order shuffled anew for each.
 
     Args:
         tasks: by name.
         rounds: at least 1.
-        before: called before each timed call, such as a `Flush`; without it, the task itself is, and finds its data in
-            the caches.
+        before: called with the name of the task before its one timed call of a round. Without it, the task itself is
+            called for two milliseconds, at least once, and then timed call by call for as long: its data and its code
+            are in the caches.
         seed: of the orders.
     """
     if rounds < 1:
@@ -59,6 +65,17 @@ def interleaved(tasks: Mapping[str, Task], rounds: int, before: Task | None = No
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            (before or tasks[name])()
-            found[name].append(seconds(tasks[name]))
+            if before is None:
+                found[name] += _hot(tasks[name])
+            else:
+                before(name)
+                found[name].append(seconds(tasks[name]))
     return {name: Times(min(times), statistics.median(times)) for name, times in found.items()}
+
+
+def _hot(task: Task) -> list[float]:
+    for _ in range(2):
+        times = [seconds(task)]
+        while sum(times) < _HOT_SECONDS:
+            times.append(seconds(task))
+    return times

@@ -18,7 +18,8 @@ for this CPU) where they are installed.
 
 Every peer is first checked against the float result. Then all are timed in rounds, in another order each time, so that
 what disturbs the machine meets all of them. M is the number of rows: 1 is decoding, more is prefill or a batch. One row
-is timed cold (128 MB are read before each call, so the weights come from memory, as in decoding) and hot.
+is timed cold (128 MB are read, then another layer run, before each call: the weights come from memory and the code from
+the caches, as in decoding) and hot.
 
 Printed, as Markdown: the machine; the speed of each peer relative to torch bf16, as the geometric mean of the shapes;
 then each case with the least and the median time, the share of the speed at which this machine reads memory, and the

@@ -19,7 +19,7 @@ def gemm(
     """
     row, column = tl.program_id(0) * TILE_M, tl.program_id(1) * TILE_N
     from_q, from_w = q + row.to(tl.int64) * K, w + column.to(tl.int64) * K
-    sums = product(from_q, from_w, K, TILE_M, TILE_N, ROWS, COLUMNS, GROUP, STEPS, FLIPPED)
+    sums = product(from_q, from_w, K, TILE_M, TILE_N, ROWS, COLUMNS, GROUP, STEPS, FLIPPED, True)
     store_scaled(sums, row, column, scale_x, scale_w, bias, y, stride, M, N, HAS_BIAS)
 
 
@@ -34,7 +34,7 @@ def gemm_int32(
     """
     row, column = tl.program_id(0) * TILE_M, tl.program_id(1) * TILE_N
     from_q, from_w = q + row.to(tl.int64) * K, w + column.to(tl.int64) * K
-    sums = product(from_q, from_w, K, TILE_M, TILE_N, ROWS, COLUMNS, GROUP, STEPS, FLIPPED)
+    sums = product(from_q, from_w, K, TILE_M, TILE_N, ROWS, COLUMNS, GROUP, STEPS, FLIPPED, False)
     rows, columns = row + tl.arange(0, TILE_M), column + tl.arange(0, TILE_N)
     places = y + rows[:, None].to(tl.int64) * stride + columns[None, :]
     tl.store(places, sums, mask=(rows < M)[:, None] & (columns < N)[None, :])

@@ -7,13 +7,14 @@ import triton.language as tl
 @triton.jit
 def product(
     q, w, K, M: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
-    STEPS: tl.constexpr, FLIPPED: tl.constexpr,
+    STEPS: tl.constexpr, FLIPPED: tl.constexpr, SYMMETRIC: tl.constexpr,
 ):  # fmt: skip
     """M rows by N columns: int32 ``[M, N]``, ``q @ w.T``.
 
     Args:
         q: int8 ``[M / ROWS][K / GROUP][ROWS][GROUP]``, with flipped sign bits if FLIPPED.
         w: int8 panels ``[N / COLUMNS][K / GROUP][COLUMNS][GROUP]``.
+        SYMMETRIC: whether ``q`` holds no -128.
         K: a multiple of ``STEPS * GROUP``, which is what one iteration of the loop takes.
     """
     from_q = q + tl.arange(0, M // ROWS)[:, None] * (ROWS * K) + tl.arange(0, STEPS * ROWS * GROUP)[None, :]
@@ -25,6 +26,8 @@ def product(
         columns = panels.permute(1, 3, 0, 2).reshape(STEPS * GROUP, N)
         if FLIPPED:
             rows = rows ^ -128
+        if SYMMETRIC:
+            tl.assume(tl.min(rows) > -128)
         sums = tl.dot(rows, columns, sums)
         from_q += STEPS * ROWS * GROUP
         from_w += STEPS * COLUMNS * GROUP

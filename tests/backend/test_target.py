@@ -58,5 +58,7 @@ def test_targets_are_consistent(found):
     assert found.lanes(1) == found.lanes(8) == found.vector_bytes
     register = found.packing.columns * found.packing.k
     assert register % found.vector_bytes == 0
-    needs = {"smmla": "i8mm", "sdot": "asimddp", "vpdpbusd": "vnni", "widening": ""}[found.int8_dot]
+    needs = {"smmla": "i8mm", "sdot": "asimddp", "vpdpbusd": "vnni", "vpmaddubsw": "avx2", "widening": ""}[
+        found.int8_dot
+    ]
     assert any(needs in feature for feature in target._REQUIRED[found.arch][found.name])

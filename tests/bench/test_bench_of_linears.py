@@ -44,5 +44,20 @@ def test_errors_of_a_peer_are_shown():
     assert not outcome.results
 
 
+def test_before_a_cold_call_another_layer_of_the_peer_runs():
+    calls = []
+
+    def build(weight):
+        number = len(calls)
+        calls.append([])
+        return Layer(lambda x: calls[number].append(x) or x @ weight.T, weight.nbytes)
+
+    outcome = linear.run([Peer("fp32", build)], [SHAPE], [1], 2, lambda _: None)
+    assert [result.cache for result in outcome.results] == ["cold", "hot"]
+    layer, twin = calls
+    assert len(twin) == 2
+    assert len(layer) > 2 + 2
+
+
 def test_one_row_is_timed_cold_and_hot():
     assert linear.cases([1, 4]) == [(1, "cold"), (1, "hot"), (4, "hot")]

@@ -44,6 +44,7 @@ MULTIPLIES = {
     ("aarch64", "sdot"): (r"sdot\b", "sdot v{0}.4s, v30.16b, v31.16b", 1.0),
     ("aarch64", "widening"): (r"smull2?\b", "smull v{0}.8h, v30.8b, v31.8b", 0.5),
     ("x86_64", "vpdpbusd"): (r"(\{vex\} )?vpdpbusd\b", "{1}vpdpbusd %{2}mm15, %{2}mm14, %{2}mm{0}", 1.0),
+    ("x86_64", "vpmaddubsw"): (r"vpmaddubsw\b", "vpmaddubsw %{2}mm15, %{2}mm14, %{2}mm{0}", 1.0),
     ("x86_64", "widening"): (r"vpmaddwd\b", "vpmaddwd %{2}mm15, %{2}mm14, %{2}mm{0}", 0.5),
 }
 ACCUMULATORS = 12
@@ -73,7 +74,8 @@ Regenerate with `python tests/benchmarks/machine_model.py > docs/benchmarks/mach
   those that touch the stack (spills).
 - per cycle: multiplies that make products, and bound: of a loop of nothing but independent multiplies in registers.
 - multiply: those that make products / all; vpdpbusd takes unsigned rows, and the others make up for that.
-- Without a dot product (smull, vpmaddwd), widening and additions come beside each multiply: the bound is out of reach.
+- Without a dot product, widening (smull, vpmaddwd) or signs (vpmaddubsw) and additions come beside each multiply: the
+  bound is out of reach.
 - LLVM's znver4 has one vpdpbusd of 512 bits in two cycles; a Zen 4 was measured at one a cycle (469 GOPS a core).
 
 | target | CPU | model | tile | instructions | loads | stack | multiply | per cycle | bound | share |

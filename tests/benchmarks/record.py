@@ -57,7 +57,7 @@ def script(name: str) -> tuple[str, ...]:
 STEPS = {
     "linear": Step(
         (*CLI, "bench", "linear", "--threads", "1", "--peers", *PEERS, "--csv", "{out}/linear-{target}.csv"),
-        ("--rounds", "3"),
+        ("--rounds", "5"),
         ("--rounds", "1", "--shape", "64x96", "96x64", "--m", "1", "4", "16"),
         ("onnx", "onnxruntime", "openvino", "llama_cpp"),
         "linear-{target}.md",

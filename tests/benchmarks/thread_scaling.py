@@ -149,7 +149,7 @@ def main() -> None:
         every = {f"{name} on {n}": on(n, task) for name, task in found.items() for n in (1, options.threads)}
         with busy(options.threads - 1) if options.busy else contextlib.nullcontext():
             # Who has slept is seldom interrupted at once, on a machine that others use.
-            times = interleaved(every, options.rounds, before=lambda: time.sleep(0.05))
+            times = interleaved(every, options.rounds, before=lambda _: time.sleep(0.05))
         measured = records(shape, times, options.threads, options.busy)
         every_record += measured
         print(f"\n{shape}\n", *table(measured, options.threads), sep="\n", flush=True)

@@ -30,7 +30,9 @@ def tiles(target: Target) -> list[Choice]:
     rows = [m for m in (1, 2, 4, 8, MOST_ROWS) if m > 1 or not layout.interleaved]
     columns = [n for n in (8, 16, 32) if layout.packing.n_multiple % n == 0 == n % layout.packing.columns]
     every = [Choice(m, n, m if layout.interleaved else 1, 1) for m, n in itertools.product(rows, columns)]
-    return [tile for tile in every if plan(target, I8, (tile.tile_m, k), (k, tile.tile_n)).in_registers]
+    return [
+        tile for tile in every if plan(target, I8, (tile.tile_m, k), (k, tile.tile_n), without_least=True).in_registers
+    ]
 
 
 def linear(choice: Choice, m: int, n: int, k: int) -> Callable[[], None]:

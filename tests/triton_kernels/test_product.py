@@ -21,10 +21,10 @@ from hf_tle_int8.kernels.scheme import MAX_IN_FEATURES
 @triton.jit
 def sums(
     q, w, K, o, M: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
-    STEPS: tl.constexpr, FLIPPED: tl.constexpr,
+    STEPS: tl.constexpr, FLIPPED: tl.constexpr, SYMMETRIC: tl.constexpr,
 ):  # fmt: skip
     at = tl.arange(0, M)[:, None] * N + tl.arange(0, N)[None, :]
-    tl.store(o + at, product(q, w, K, M, N, ROWS, COLUMNS, GROUP, STEPS, FLIPPED))
+    tl.store(o + at, product(q, w, K, M, N, ROWS, COLUMNS, GROUP, STEPS, FLIPPED, SYMMETRIC))
 
 
 def case(name, choice, rows, columns, expected):
@@ -35,7 +35,7 @@ def case(name, choice, rows, columns, expected):
     panels = packing.pack(columns).flatten()[: choice.tile_n * k]
     values = {
         "M": m, "N": choice.tile_n, "ROWS": choice.rows, "COLUMNS": packing.columns, "GROUP": packing.group,
-        "STEPS": layout.steps, "FLIPPED": layout.flipped,
+        "STEPS": layout.steps, "FLIPPED": layout.flipped, "SYMMETRIC": not (rows == -128).any(),
     }  # fmt: skip
     signature = {"q": "*i8", "w": "*i8", "K": "i32", "o": "*i32"}
     inputs = ((q ^ -128 if layout.flipped else q).numpy(), panels.numpy(), k)
@@ -44,7 +44,10 @@ def case(name, choice, rows, columns, expected):
 
 @functools.cache
 def cases(name):
-    """Every tile: random int8 with many extremes, and nothing but extremes, with a few iterations."""
+    """Every tile: random int8 with many extremes, and nothing but extremes, with a few iterations.
+
+    Each once as it is, and once without -128 in the rows, which is promised then.
+    """
     found = []
     for choice in choices(named(name)):
         for iterations in (1, 2, 5):
@@ -53,10 +56,12 @@ def cases(name):
                 rows, columns = (torch.randint(-128, 128, (size, k)) for size in (choice.tile_m, choice.tile_n))
                 for operand in (rows, columns):
                     operand[torch.rand(operand.shape) < (1 if iterations == 2 else 0.2)] = extreme
-                rows, columns = rows.to(torch.int8), columns.to(torch.int8)
-                expected = int64_product(rows, columns)
-                assert torch.equal(expected, int32_product(rows, columns).long())
-                found.append(case(name, choice, rows, columns, expected))
+                rows[:, 0] = -128
+                for least in (-128, -127):
+                    left, right = rows.clamp(min=least).to(torch.int8), columns.to(torch.int8)
+                    expected = int64_product(left, right)
+                    assert torch.equal(expected, int32_product(left, right).long())
+                    found.append(case(name, choice, left, right, expected))
     return found
 
 

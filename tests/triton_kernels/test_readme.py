@@ -20,7 +20,7 @@ def registers(target, choice):
     """Those of accumulators, weights, activations and compensation, as the compiler plans them, and all there are."""
     scheme = SCHEMES[target.name]
     k = scheme.steps * scheme.packing.group
-    found = plan(target, I8, (choice.tile_m, k), (k, choice.tile_n))
+    found = plan(target, I8, (choice.tile_m, k), (k, choice.tile_n), without_least=True)
     assert found.in_registers
     weights, rows = found.instruction.column_registers, found.instruction.row_registers
     if found.holds_columns:

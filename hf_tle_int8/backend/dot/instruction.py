@@ -29,6 +29,7 @@ class Instruction:
         unsigned_rows: whether rows are unsigned bytes: with their sign bits flipped, 128 more than they are.
         column_registers: registers that ready columns take.
         row_registers: registers that ready rows take.
+        one_by_one: whether nothing is read before the k in front of it are summed: LLVM, reading ahead, would spill.
     """
 
     accumulator: IRType
@@ -43,6 +44,7 @@ class Instruction:
     unsigned_rows: bool = False
     column_registers: int = 1
     row_registers: int = 1
+    one_by_one: bool = False
 
     @property
     def lane_bits(self) -> int:

@@ -1,9 +1,9 @@
-"""int8 products summed in int32, exactly: smmla, sdot, vpdpbusd, and widening multiplies elsewhere."""
+"""int8 products summed in int32, exactly: smmla, sdot, vpdpbusd, vpmaddubsw, and widening multiplies elsewhere."""
 
 from collections.abc import Callable, Sequence
 
 from hf_tle_int8.backend.dot.instruction import Instruction, Prepared, as_it_is, repeat_group
-from hf_tle_int8.backend.ir import I8, I16, I32, FunctionBuilder, Operand, constant
+from hf_tle_int8.backend.ir import I1, I8, I16, I32, FunctionBuilder, Operand, constant
 from hf_tle_int8.backend.target import Target
 
 _V4I32, _V8I16, _V16I8 = I32.vector(4), I16.vector(8), I8.vector(16)
@@ -62,6 +62,32 @@ def vpdpbusd(target: Target) -> Instruction:
     return Instruction(I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), as_it_is, multiply, compensation, True)
 
 
+def vpmaddubsw(target: Target) -> Instruction:
+    """AVX2: ``|column| * (row with the column's sign)``, of rows that hold no -128.
+
+    Two products of at most 128 * 127 are summed in int16, where a row of -128 would make them saturate, and its
+    negation too; vpmaddwd by ones sums the pairs.
+    """
+    lanes = target.vector_bytes
+    ones = constant(I16.vector(lanes // 2), 1)
+
+    def columns(f: FunctionBuilder, vector: Operand) -> Prepared:
+        return [vector, f.intrinsic("abs", vector, constant(I1, 0))]
+
+    def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
+        signs, magnitudes = columns
+        signed = f.call("llvm.x86.avx2.psign.b", signs.type, *rows, signs)
+        pairs = f.call("llvm.x86.avx2.pmadd.ub.sw", ones.type, magnitudes, signed)
+        products = f.call("llvm.x86.avx2.pmadd.wd", accumulator.type, pairs, ones)
+        return _opaque(f, f.binary("add", accumulator, products), "v")
+
+    bits = (lanes // 4).bit_length() - 1
+    return Instruction(
+        I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), columns, multiply, column_registers=2, row_registers=2,
+        one_by_one=True,
+    )  # fmt: skip
+
+
 def x86_widening(target: Target) -> Instruction:
     """AVX2 and AVX512: what vpdpbusd does, signed, through the even and the odd k as int16 (vpmaddwd)."""
     lanes = target.vector_bytes
@@ -103,5 +129,12 @@ INT8_DOTS: dict[tuple[str, str], Callable[[Target], Instruction]] = {
     ("aarch64", "sdot"): sdot,
     ("aarch64", "widening"): neon_widening,
     ("x86_64", "vpdpbusd"): vpdpbusd,
+    ("x86_64", "vpmaddubsw"): vpmaddubsw,
     ("x86_64", "widening"): x86_widening,
 }
+
+
+def int8_dot(target: Target, without_least: bool) -> Instruction:
+    """The target's instruction; its widening multiplies where that one would need rows ``without_least``, -128."""
+    name = target.int8_dot
+    return INT8_DOTS[target.arch, "widening" if name == "vpmaddubsw" and not without_least else name](target)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hf_tle_int8.backend.dot.floats import BF16_DOTS, fused_multiply_add
 from hf_tle_int8.backend.dot.instruction import Instruction
-from hf_tle_int8.backend.dot.integers import INT8_DOTS
+from hf_tle_int8.backend.dot.integers import int8_dot
 from hf_tle_int8.backend.ir import BFLOAT, I8, IRType
 from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.tensors.index import Index, Source, dimension_bits
@@ -132,13 +132,22 @@ def block_indices(plan: Plan, sources: Sequence[Source]) -> Iterator[Index]:
         yield Index(tuple(outside.get(bit, source) for bit, source in enumerate(index.sources)), index.lane_bits)
 
 
-def plan(target: Target, element: IRType, a: Sequence[int], b: Sequence[int]) -> Plan:
+def plan(
+    target: Target, element: IRType, a: Sequence[int], b: Sequence[int], without_least: bool = False
+) -> Plan:  # fmt: skip
     """The plan for operands of the shapes ``[…, M, K]`` and ``[…, K, N]``.
+
+    Args:
+        target: what code is for.
+        element: type of the operands.
+        a: shape of the left one.
+        b: shape of the right one.
+        without_least: whether the left one holds no -128.
 
     Raises:
         KeyError: no product of this type is supported.
     """
-    instruction = instruction_for(target, element)
+    instruction = instruction_for(target, element, without_least)
     *matrices, m, k = dimension_bits(a)
     n = dimension_bits(b)[-1]
     count = sum(map(len, matrices))
@@ -149,6 +158,7 @@ def plan(target: Target, element: IRType, a: Sequence[int], b: Sequence[int]) ->
     matrix = range(len(n) + len(m), len(n) + len(m) + count)
     swapped = len(n) < instruction.column_bits and len(m) > len(n)
     if swapped:
+        instruction = instruction_for(target, element)
         left, right, columns, rows = right, left, rows, columns
     blocks = _blocks(target, instruction, len(columns), len(rows), count)
     body_k = _body_k(instruction, len(k), sum(blocks))
@@ -157,14 +167,14 @@ def plan(target: Target, element: IRType, a: Sequence[int], b: Sequence[int]) ->
 
 
 @functools.cache
-def instruction_for(target: Target, element: IRType) -> Instruction:
-    """The instruction for operands of the type ``element``.
+def instruction_for(target: Target, element: IRType, without_least: bool = False) -> Instruction:
+    """The instruction for operands of the type ``element``; ``without_least``: whose rows hold no -128.
 
     Raises:
         KeyError: there is none.
     """
     if element == I8:
-        return INT8_DOTS[target.arch, target.int8_dot](target)
+        return int8_dot(target, without_least)
     if element == BFLOAT:
         return BF16_DOTS[target.bf16_dot](target)
     if element.is_float:

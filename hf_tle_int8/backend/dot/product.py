@@ -43,6 +43,8 @@ class Product:
         fetched = min(plan.read_k, plan.body_k)
         for number in range(1 << (plan.body_k - fetched)):
             above = [*_literal(number, plan.body_k - fetched), *k]
+            if plan.instruction.one_by_one:
+                self.e.f.do('call void asm sideeffect "", "~{memory}"()')
             rows = [self._read_row(row, above, outer) for row in range(1 << plan.row_block)]
             groups = max(fetched - plan.instruction.k_bits, 0)
             for group in range(1 << groups):

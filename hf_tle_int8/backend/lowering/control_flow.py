@@ -75,6 +75,5 @@ CONTROL_FLOW: dict[str, Handler] = {
     "scf.for": _for,
     "scf.if": _if,
     "scf.while": _while,
-    "llvm.intr.assume": _nothing,
     "ttg.barrier": _nothing,
 }

@@ -8,6 +8,7 @@ from hf_tle_int8.backend.dot.operands import ready_operands
 from hf_tle_int8.backend.dot.plan import NOWHERE, Plan, block_indices, outer_bits, plan
 from hf_tle_int8.backend.dot.product import Product
 from hf_tle_int8.backend.ir import IRType, Operand
+from hf_tle_int8.backend.lowering.assumptions import WITHOUT_LEAST
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, UnsupportedOperationError
 from hf_tle_int8.backend.lowering.function import Handler, Lowered, Lowering
 from hf_tle_int8.backend.lowering.types import ir_type
@@ -56,7 +57,7 @@ def plan_of(target: Target, operation: Operation) -> Plan:
     accumulates = ir_type(result)
     if element == ir_type(b) and (element.is_float == accumulates.is_float):
         try:
-            found = plan(target, element, a.shape, b.shape)
+            found = plan(target, element, a.shape, b.shape, WITHOUT_LEAST in operation.attributes)
         except KeyError:
             pass
         else:

@@ -24,7 +24,7 @@ _WITHOUT_EFFECT = (
     | _STORED
     | {"tt.load", "tt.split", "tt.gather", "tt.bitcast", "tt.get_program_id", "tt.get_num_programs"}
     | {"tt.map_elementwise", "tt.map_elementwise.return", "tt.reduce.return", "scf.condition", "scf.yield"}
-    | {"tt.unsplat", "llvm.intr.assume", "ttg.barrier"}
+    | {"tt.unsplat", "ttg.barrier"}
 )
 
 # Operations that ask for elements, values that are kept, and None for one that must have what is loaded at once.

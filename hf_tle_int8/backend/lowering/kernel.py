@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hf_tle_int8.backend import launch
 from hf_tle_int8.backend.ir import I32, FunctionBuilder, IRType, ModuleBuilder
+from hf_tle_int8.backend.lowering.assumptions import take_assumptions
 from hf_tle_int8.backend.lowering.blocks import lower_body
 from hf_tle_int8.backend.lowering.calls import CALLS
 from hf_tle_int8.backend.lowering.combines import MAPS
@@ -45,6 +46,7 @@ def lower_kernel(module: Module, target: Target, python_entry: bool = True) -> L
         UnsupportedOperationError: it has an operation that is not supported; names the line of the kernel.
     """
     kernel = module.kernel
+    take_assumptions(module.operation)
     name = kernel.attributes["sym_name"]
     block = kernel.regions[0].entry
     parameters = {f"a{index}": ir_type(argument.type) for index, argument in enumerate(block.arguments)}
