@@ -8,7 +8,7 @@ from torch import Tensor
 from hf_tle_int8.arithmetic import FLOAT_DTYPES
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
 from hf_tle_int8.nn.linear import check_bias, check_int8_weight
-from hf_tle_int8.ops import check_input
+from hf_tle_int8.ops import check_input, is_plain_call
 
 from . import operators
 
@@ -101,7 +101,10 @@ def int8_linear(x: Tensor, weight: Panels, scale: Tensor, bias: Tensor | None = 
     if bias is not None:
         check_bias(bias, n)
         bias = (bias if bias.dtype in FLOAT_DTYPES else bias.float()).contiguous()
-    y = operators.linear_of_panels(x.reshape(-1, k), panels, scale.float().contiguous(), bias, n)
+    # Where nothing traces or differentiates, an operator would be most of the time of a small linear.
+    plain = not torch.compiler.is_compiling() and not scale.requires_grad and is_plain_call(x, bias)
+    linear = operators.linear_of_panels if plain else operators.linear_operator
+    y = linear(x.reshape(-1, k), panels, scale.float().contiguous(), bias, n)
     return y.reshape(*x.shape[:-1], n)
 
 

@@ -91,7 +91,6 @@ def _(weight: Tensor) -> Tensor:
     return weight.new_empty((n // layout.columns, k // layout.group, layout.columns, layout.group))
 
 
-@_operator(_name("linear"))
 def linear_of_panels(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None, n: int) -> Tensor:
     """``[M, K]`` to ``[M, N]`` by panels of ``[N, K]``, contiguous fp32 scales and a contiguous bias."""
     (m, k), x, here = x.shape, x.contiguous(), execution.layout()
@@ -116,7 +115,10 @@ def linear_of_panels(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | No
     return y
 
 
-@linear_of_panels.register_fake
+linear_operator = _operator(_name("linear"))(linear_of_panels)
+
+
+@linear_operator.register_fake
 def _(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | None, n: int) -> Tensor:
     return x.new_empty((x.shape[0], n))
 

@@ -229,8 +229,10 @@ def test_operators_are_opaque_to_the_compiler_and_have_no_derivative(int8):
 
     compiled = torch.compile(attention, backend="eager", fullgraph=True)
     assert torch.equal(compiled(x), attention(x))
-    with pytest.raises(RuntimeError, match="no autograd formula"):
-        int8.int8_linear(x.requires_grad_(), panels, scale).sum().backward()
+    for place in range(3):
+        learnt = [tensor.clone().requires_grad_(at == place) for at, tensor in enumerate((x, scale, bias))]
+        with pytest.raises(RuntimeError, match="no autograd formula"):
+            int8.int8_linear(learnt[0], panels, *learnt[1:]).sum().backward()
 
 
 @NEEDS_KERNELS
