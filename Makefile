@@ -9,8 +9,9 @@ TORCH := $(shell grep '^torch==' constraints.txt) $(if $(TORCH_INDEX),--index-ur
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
 SITE = build/site
+HUB_KERNELS = build/tle-int8
 
-.PHONY: demo docs test test-older-transformers lint format bench plots clean
+.PHONY: demo docs test test-older-transformers lint format bench plots hub-kernels clean
 
 demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
@@ -42,6 +43,11 @@ bench:
 
 plots:
 	$(PYTHON) tests/benchmarks/plots.py
+
+# A folder that Hugging Face's kernels loads.
+hub-kernels:
+	rm -rf $(HUB_KERNELS)
+	$(PYTHON) kernels/hub/lay_out.py $(HUB_KERNELS)
 
 clean:
 	rm -rf $(VENVS) build dist *.egg-info

@@ -15,6 +15,7 @@ TUTORIALS = REPOSITORY / "docs" / "tutorials"
 NOT_RUN_HERE = {
     "README.md": ["make demo", "pip install ."],
     "docs/benchmarks.md": ["pip install"],
+    "docs/guides/hub-kernels.md": ["make hub-kernels"],
     "docs/tutorials/new-isa-or-tile.md": ["python tests/benchmarks/tiles.py", "apt-get", "python -m pytest"],
     "docs/tutorials/serve.md": ["pip install .", 'python -c "import hf_tle_int8; from transformers.cli'],
 }

@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
 SOURCES = REPOSITORY / "hf_tle_int8"
+HUB = REPOSITORY / "kernels" / "hub"
 GAP = "\0"
 # Their text is a part of another message, which the page has.
 PARTS = {"BadEntryError", "NotStreamableError", "ArgumentTypeError", "KeyError", "SystemExit"}
@@ -36,14 +37,16 @@ def template(node: ast.expr, module: object) -> str:
 
 def messages() -> Iterator[tuple[str, str, str]]:
     """File, class of the error (or how it is logged), and text, of each that the package writes."""
-    for file in sorted(SOURCES.rglob("*.py")):
-        inside = file.relative_to(SOURCES)
+    for file in [*sorted(SOURCES.rglob("*.py")), *sorted(HUB.glob("*.py"))]:
+        inside = file.relative_to(SOURCES if SOURCES in file.parents else HUB.parent)
         parts = inside.with_suffix("").parts
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and node.args and not str(inside).startswith(LEFT_OUT):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 if name.endswith("Error") or name in LOGGED:
-                    module = importlib.import_module(".".join(["hf_tle_int8", *(p for p in parts if p != "__init__")]))
+                    package = ["hf_tle_int8", *(p for p in parts if p != "__init__")]
+                    # What is for the Hub is no package here, and has its messages where it raises them.
+                    module = importlib.import_module(".".join(package)) if SOURCES in file.parents else None
                     yield str(inside), name, re.sub(r"%\w", GAP, template(node.args[0], module))
 
 
