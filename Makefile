@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 TORCH := $(shell grep '^torch==' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-older-transformers lint format clean
+.PHONY: demo test test-older-transformers lint format dist clean $(VENVS)/dist/ready
 
 demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
@@ -30,6 +30,14 @@ test-older-transformers: $(OLDER_TRANSFORMERS:%=test-transformers-%)
 test-transformers-%: $(VENVS)/transformers-%/ready
 	$(VENVS)/transformers-$*/bin/python -m pytest
 
+# An sdist, the wheel that it makes, and that wheel at work in an environment of its own.
+dist: $(VENVS)/dist/ready
+	rm -rf dist hf_tle_int8.egg-info
+	$(VENVS)/dist/bin/python -m build
+	$(VENVS)/dist/bin/twine check --strict dist/*
+	$(VENVS)/dist/$(PIP_INSTALL) -c constraints.txt dist/*.whl
+	$(VENVS)/dist/bin/python -I tests/installed.py
+
 clean:
 	rm -rf $(VENVS) build dist *.egg-info
 
@@ -49,6 +57,11 @@ $(VENVS)/demo/ready: setup.cfg constraints.txt
 $(VENVS)/test/ready: setup.cfg constraints.txt
 	$(new_environment)
 	$(@D)/$(PIP_INSTALL) -c constraints.txt -e '.[test,demo]'
+	touch $@
+
+$(VENVS)/dist/ready:
+	$(new_environment)
+	$(@D)/$(PIP_INSTALL) -c constraints.txt build twine
 	touch $@
 
 $(VENVS)/transformers-%/ready: setup.cfg constraints.txt
