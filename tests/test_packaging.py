@@ -114,3 +114,12 @@ def test_constraints_pin_every_requirement():
     names = {entry.split(">")[0].split(";")[0].strip() for entry in required if entry.strip()}
     assert names <= pinned
     assert "torch==2.13.0" in (REPOSITORY / "constraints.txt").read_text()
+
+
+def test_hooks_check_with_the_versions_of_the_constraints():
+    pinned = set((REPOSITORY / "constraints.txt").read_text().splitlines())
+    text = (REPOSITORY / ".pre-commit-config.yaml").read_text()
+    versions = re.findall(r"additional_dependencies: \[(.*)\]", text)
+    assert len(versions) == 2
+    assert set(versions) <= pinned
+    assert {"ruff check", "ruff format", "mypy"} <= set(re.findall(r"name: (.*)", text))
