@@ -8,13 +8,19 @@ TORCH_INDEX ?=
 TORCH := $(shell grep '^torch==' constraints.txt) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-older-transformers lint format dist clean $(VENVS)/dist/ready
+SITE = build/site
+
+.PHONY: demo docs test test-older-transformers lint format bench plots dist clean $(VENVS)/dist/ready
 
 demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
 
+docs: $(VENVS)/docs/ready
+	$(VENVS)/docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going docs $(SITE)
+	@echo "Open $(SITE)/index.html"
+
 test: $(VENVS)/test/ready
-	$(VENVS)/test/bin/python -m pytest
+	$(VENVS)/test/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(VENVS)/test/ready
 	$(VENVS)/test/bin/ruff check .
@@ -28,7 +34,14 @@ format: $(VENVS)/test/ready
 test-older-transformers: $(OLDER_TRANSFORMERS:%=test-transformers-%)
 
 test-transformers-%: $(VENVS)/transformers-%/ready
-	$(VENVS)/transformers-$*/bin/python -m pytest
+	$(VENVS)/transformers-$*/bin/python -m pytest -n auto --dist worksteal
+
+# In the environment at hand: what is compared with is chosen by what is installed there (docs/benchmarks.md).
+bench:
+	$(PYTHON) tests/benchmarks/record.py
+
+plots:
+	$(PYTHON) tests/benchmarks/plots.py
 
 # An sdist, the wheel that it makes, and that wheel at work in an environment of its own.
 dist: $(VENVS)/dist/ready
@@ -52,6 +65,11 @@ endef
 $(VENVS)/demo/ready: setup.cfg constraints.txt
 	$(new_environment)
 	$(@D)/$(PIP_INSTALL) -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENVS)/docs/ready: setup.cfg constraints.txt
+	$(new_environment)
+	$(@D)/$(PIP_INSTALL) -c constraints.txt -e '.[docs]'
 	touch $@
 
 $(VENVS)/test/ready: setup.cfg constraints.txt

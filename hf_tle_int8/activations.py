@@ -45,8 +45,9 @@ class SharedInput:
         self._owner = owner
         self.code: CodeType = inspect.unwrap(owner.forward).__code__
         self.everyone = (1 << readers) - 1
-        self._x: Tensor | None = None
-        self._codes: Tensor | None = None
+        # Weak, since a reader that is not called would keep them beyond the frame that they are of.
+        self._x: weakref.ref[Tensor] | None = None
+        self._codes: weakref.ref[Tensor] | None = None
         self._read = 0
 
     def __reduce__(self) -> tuple[type["SharedInput"], tuple[type[nn.Module], int]]:
@@ -54,9 +55,12 @@ class SharedInput:
 
     def traced(self, x: Tensor, bit: int) -> Tensor:
         """The operator ``tle_int8::quantize`` of ``x``, once in a graph for all readers."""
-        if self._codes is None or self._x is not x or self._read & bit:
-            self._x, self._codes, self._read = x, torch.ops.tle_int8.quantize(x), 0
-        codes = self._codes
+        codes = None
+        if self._x is not None and self._codes is not None and self._x() is x and not self._read & bit:
+            codes = self._codes()
+        if codes is None:
+            codes = torch.ops.tle_int8.quantize(x)
+            self._x, self._codes, self._read = weakref.ref(x), weakref.ref(codes), 0
         self._read |= bit
         if self._read == self.everyone:
             self._x = self._codes = None

@@ -143,15 +143,15 @@ def check_adapter(model: Any, config: Any) -> None:
     int8 = dict(_int8_layers(model))
     if not int8:
         return
-    found = weight_readers(config)
+    _check_parameters(int8, config)
+    found = [reader for reader in weight_readers(config) if not reader.startswith("target_parameters=")]
     if method_of(config) == "LORA" and config.init_lora_weights not in _LORA_STARTS:
         found.append(f"init_lora_weights={config.init_lora_weights!r}")
     if found:
         raise AdapterError(
             f"{', '.join(found)} computes with the weights of the layers that it adapts, or is not known not to: those "
             f"of {len(int8)} layers are int8 codes ({next(iter(int8))}). Use plain LoRA or another method that leaves "
-            f"them alone (docs/adapters.md), with target_modules that name no experts, train on the float original, or "
-            f"call dequantize() on this model first."
+            f"them alone (docs/adapters.md), train on the float original, or call dequantize() on this model first."
         )
     for wanted in getattr(config, "modules_to_save", None) or ():
         copied = next((name for name in int8 if f".{wanted}." in f".{name}."), None)
@@ -160,6 +160,20 @@ def check_adapter(model: Any, config: Any) -> None:
                 f"modules_to_save={wanted!r} trains copies of INT8 layers ({copied}): int8 codes have no gradient. "
                 f"Load the model with modules_to_not_convert=[{wanted!r}], or adapt the layer by target_modules."
             )
+
+
+def _check_parameters(int8: "dict[str, TLEInt8Linear | TLEInt8Experts]", config: Any) -> None:
+    """Raise `AdapterError` where ``target_parameters`` means weights of INT8 layers; those of float ones are free."""
+    wanted = tuple(f".{parameter}" for parameter in getattr(config, "target_parameters", None) or ())
+    for name, layer in int8.items():
+        for key, _ in layer.named_parameters(recurse=False):
+            if f".{name}.{key}".replace(".base_layer", "").endswith(wanted):
+                raise AdapterError(
+                    f"target_parameters={config.target_parameters!r} adapts {name}.{key}, and an adapter of parameters "
+                    f"computes with them: these are int8 codes. Load the model with modules_to_not_convert=[{name!r}] "
+                    f"and the like, name linears by target_modules that name no experts, or call dequantize() on this "
+                    f"model first."
+                )
 
 
 def _int8_layers(model: Any) -> "Iterator[tuple[str, TLEInt8Linear | TLEInt8Experts]]":

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.errors import ConfigError
-from hf_tle_int8.quantizer import TLEInt8HfQuantizer
+from hf_tle_int8.config import QUANT_METHOD, method_of
+from hf_tle_int8.errors import ConfigError, InputTypeError
+from hf_tle_int8.quantizer import take_over
 
 
 def _models_of_transformers(model: nn.Module) -> Iterator[PreTrainedModel]:
@@ -20,14 +20,25 @@ def _models_of_transformers(model: nn.Module) -> Iterator[PreTrainedModel]:
 
 
 def check_adoptable(model: nn.Module) -> None:
-    """Raise `ConfigError` where a model of transformers in ``model`` is quantized by another method."""
+    """Raise unless the linears of ``model`` may be replaced.
+
+    Raises:
+        InputTypeError: it is no module.
+        ConfigError: a model of transformers in it is quantized by another method.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(
+            f"the model is a {type(model).__name__}: a torch.nn.Module is needed, such as a loaded model."
+        )
     for found in _models_of_transformers(model):
-        quantizer = getattr(found, "hf_quantizer", None)
-        if quantizer is not None and not isinstance(quantizer, TLEInt8HfQuantizer):
-            raise ConfigError(
-                f"{type(found).__name__} is quantized already (quant_method="
-                f"{quantizer.quantization_config.quant_method!r}): a model has one method. Load the float original."
-            )
+        # A part of a model shares its configuration, and has no quantizer.
+        for holder in (found.config, getattr(found, "hf_quantizer", None)):
+            method = method_of(getattr(holder, "quantization_config", None))
+            if method not in (None, QUANT_METHOD):
+                raise ConfigError(
+                    f"{type(found).__name__} is quantized already (quant_method={method!r}): a model has one method. "
+                    f"Load the float original."
+                )
 
 
 def adopt(model: nn.Module) -> None:
@@ -36,8 +47,4 @@ def adopt(model: nn.Module) -> None:
     Without them, ``save_pretrained`` would write int8 codes that a later ``from_pretrained`` takes for weights.
     """
     for found in _models_of_transformers(model):
-        quantizer = getattr(found, "hf_quantizer", None)
-        if quantizer is None:
-            quantizer = TLEInt8HfQuantizer(TLEInt8Config(), pre_quantized=False)
-            found.hf_quantizer = quantizer
-        quantizer.take_over(found)
+        take_over(found)

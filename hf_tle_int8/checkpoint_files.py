@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
@@ -28,11 +28,13 @@ class Header:
         dtype: torch's name for it.
         shape: its shape.
         bytes: that it takes.
+        file: that it is in; headers are equal without that.
     """
 
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    file: Path = field(compare=False)
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, Header]:
@@ -49,7 +51,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, Header]:
                     part = tensors.get_slice(name)
                     dtype, bits = _DTYPES.get(part.get_dtype(), (part.get_dtype(), 8))
                     shape = tuple(part.get_shape())
-                    headers[name] = Header(dtype, shape, prod(shape) * bits // 8)
+                    headers[name] = Header(dtype, shape, prod(shape) * bits // 8, file)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is missing or damaged: {error}. Download or save it again.") from error
     return headers

@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from hf_tle_int8.config import TLEInt8Config
-from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
+from hf_tle_int8.config import TLEInt8Config, method_of
+from hf_tle_int8.errors import ConfigError, InputTypeError, UnsupportedSchemeError
 from hf_tle_int8.expert_files import fused_in_files
 from hf_tle_int8.loading import sub_configs
 from hf_tle_int8.matching import REGEX_PREFIX
@@ -52,12 +52,13 @@ def config_from_compressed_tensors(found: Mapping[str, Any]) -> TLEInt8Config:
             "there is no quantization_config: the model is not quantized. Load it with "
             "from_pretrained(name, quantization_config=TLEInt8Config())."
         )
-    if found.get("quant_method") != QUANT_METHOD:
+    if (method := method_of(found)) != QUANT_METHOD:
         raise UnsupportedSchemeError(
-            f"quant_method={found.get('quant_method')!r} is not {QUANT_METHOD!r}. "
-            f"Load the checkpoint with the library that made it."
+            f"quant_method={method!r} is not {QUANT_METHOD!r}. Load the checkpoint with the library that made it."
         )
     groups = found.get("config_groups") or {}
+    if not isinstance(groups, Mapping):
+        raise _unsupported(f"config_groups={groups!r}", "one group for all linears")
     if len(groups) != 1:
         raise _unsupported(f"{len(groups)} config groups", "one group for all linears")
     group = next(iter(groups.values()))
@@ -67,21 +68,24 @@ def config_from_compressed_tensors(found: Mapping[str, Any]) -> TLEInt8Config:
     for feature in ("kv_cache_scheme", "sparsity_config", "transform_config"):
         if _is_active(found.get(feature)):
             raise _unsupported(f"{feature}={found[feature]!r}", f"no {feature}")
-    return TLEInt8Config(modules_to_not_convert=[_as_pattern(entry) for entry in found.get("ignore") or []])
+    ignore = found.get("ignore") or []
+    if not isinstance(ignore, list) or not all(isinstance(entry, str) for entry in ignore):
+        raise _unsupported(f"ignore={ignore!r}", "a list of names")
+    return TLEInt8Config(modules_to_not_convert=[_as_pattern(entry) for entry in ignore])
 
 
 def _check_group(group: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     checkpoint_format = group.get("format") or found.get("format")
     if checkpoint_format != _FORMAT:
         raise _unsupported(f"format={checkpoint_format!r}", f"format={_FORMAT!r}")
-    if list(group.get("targets") or []) != ["Linear"]:
+    if group.get("targets") not in (["Linear"], ("Linear",)):
         raise _unsupported(f"targets={group.get('targets')!r}", "targets=['Linear']")
     if group.get("output_activations"):
         raise _unsupported("quantized output activations", "input activations only")
     for part, expected in (("weights", _WEIGHTS), ("input_activations", _ACTIVATIONS)):
         actual = group.get(part)
-        if actual is None:
-            raise _unsupported(f"{part}=None", f"{part} of 8 bits")
+        if not isinstance(actual, Mapping):
+            raise _unsupported(f"{part}={actual!r}", f"{part} of 8 bits")
         for key, value in expected.items():
             got = actual.get(key, _DEFAULTS[key])
             if got != value:
@@ -162,9 +166,12 @@ def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, 
         kwargs: for ``model.save_pretrained``.
 
     Raises:
+        InputTypeError: ``model`` is none of transformers.
         ConfigError: ``model`` was not loaded with `TLEInt8Config`, has INT8 layers that are no ``nn.Linear`` in float,
             which that package leaves alone, or has experts whose files are not linears.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise InputTypeError(f"the model is a {type(model).__name__}: one of transformers is needed, loaded in INT8.")
     own = getattr(model.config, "quantization_config", None)
     if not isinstance(own, TLEInt8Config):
         raise ConfigError(

@@ -1,7 +1,7 @@
 """TLEInt8Config: the options of INT8 loading, each one documented and validated."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -41,6 +41,7 @@ class TLEInt8Config(QuantizationConfigMixin):
     Attributes:
         int8_modules: set when a model has been loaded, no option: the names of its INT8 layers, numbers as ``*``. A
             checkpoint that lacks one of them is damaged.
+        asked: set while an INT8 checkpoint is loaded: the options given with it, which it must fit.
 
     Raises:
         ConfigError: an unknown option, a malformed value, or options that contradict each other.
@@ -62,6 +63,7 @@ class TLEInt8Config(QuantizationConfigMixin):
         self.modules_to_convert = modules_to_convert
         self.dequantize = dequantize
         self.int8_modules: list[str] | None = kwargs.pop("int8_modules", None)
+        self.asked: TLEInt8Config | None = None
         _check_fixed(kwargs)
         self.post_init()
 
@@ -110,6 +112,12 @@ class TLEInt8Config(QuantizationConfigMixin):
     def get_loading_attributes(self) -> dict[str, Any]:
         """Options that ``from_pretrained(..., quantization_config=...)`` may change on an INT8 checkpoint."""
         return {"dequantize": self.dequantize}
+
+
+def method_of(config: Any) -> str | None:
+    """The method of a ``quantization_config``, an object or a dictionary; None where there is none."""
+    method = config.get("quant_method") if isinstance(config, Mapping) else getattr(config, "quant_method", None)
+    return getattr(method, "value", method)
 
 
 def _check_fixed(found: dict[str, Any]) -> None:

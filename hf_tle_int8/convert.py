@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_tle_int8 import arithmetic
 from hf_tle_int8.adapted import inside_adapters, read_by_adapters
 from hf_tle_int8.adoption import adopt, check_adoptable
-from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
+from hf_tle_int8.errors import CheckpointError, ConfigError, InputTypeError, TLEInt8Error
 from hf_tle_int8.matching import ModuleMatcher, warn_unmatched
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import become_int8, bias_of, float_rows
@@ -60,7 +60,7 @@ def quantize_and_replace_linears(
 
     Raises:
         ConfigError: a malformed option, or a model of transformers that is quantized by another method.
-        InputTypeError, InputValueError: a weight that cannot be quantized, named.
+        InputTypeError, InputValueError: no module, or a weight that cannot be quantized, named.
         UnsupportedPlacementError: a weight that is not in the memory of the CPU, named.
     """
     check_adoptable(model)
@@ -125,8 +125,11 @@ def replace_linears_with_tle_int8(
     Raises:
         ConfigError: a malformed ``skip`` or ``require_divisible_by``, or a model that is INT8 already.
         CheckpointError: a tensor that is missing, misshapen, mistyped or out of range, named.
+        InputTypeError: no module, or a state dict that is no mapping.
     """
     check_adoptable(model)
+    if not isinstance(state_dict, Mapping):
+        raise InputTypeError(f"state_dict is a {type(state_dict).__name__}: a mapping of names to tensors is needed.")
     selection = _select(model, skip, require_divisible_by, of_state_dict=True)
     states: dict[str, _State] = {}
     for twins in _by_weight(selection):
@@ -189,6 +192,7 @@ def _select(
     selection = select_linears(model, rules)
     _keep(selection, inside_adapters(model), "of an adapter")
     _keep(selection, read_by_adapters(model), "whose weight an adapter computes with")
+    matcher.check_parts()
     warn_unmatched(matcher)
     return selection
 

@@ -136,6 +136,14 @@ class ExpertsConverter(WeightConverter):
         return {layer_name: stacked} if scale is None else {layer_name: stacked, f"{layer_name}_scale": scale}
 
 
+def incomplete(name: str, pattern: str, found: int, count: int) -> CheckpointError:
+    """The error of the experts ``name``, of which the files have ``found`` tensors ``pattern`` instead of ``count``."""
+    return CheckpointError(
+        f"{name} is incomplete: the checkpoint has {found} tensors {pattern}, and the model {count} experts. The "
+        f"checkpoint is damaged or of another model. Download or save it again, whole."
+    )
+
+
 def _stack(
     collected: Mapping[str, list[Any]], name: str, model: nn.Module, quantized: bool = False
 ) -> tuple[Tensor, Tensor | None]:
@@ -146,10 +154,7 @@ def _stack(
     scale = torch.empty((count, n, 1), dtype=torch.float32) if quantized else None
     for part, (pattern, sources) in enumerate(collected.items()):
         if len(sources) != count:
-            raise CheckpointError(
-                f"{name} is incomplete: the checkpoint has {len(sources)} tensors {pattern}, and the model {count} "
-                f"experts. The checkpoint is damaged or of another model."
-            )
+            raise incomplete(name, pattern, len(sources), count)
         place = slice(part * rows, (part + 1) * rows)
         for expert in range(count):
             tensor, sources[expert] = _materialized(sources[expert]), None

@@ -23,7 +23,8 @@ def heads_to_untie(model: PreTrainedModel, heads: set[str]) -> set[str]:
     if tied and (others := sorted(target for target, source in ties if keys.isdisjoint((target, source)))):
         raise ConfigError(
             f"quantize_lm_head=True needs {min(tied)} untied from the embedding, but tie_word_embeddings of "
-            f"{type(model).__name__} also ties {', '.join(others[:3])}. Drop quantize_lm_head for this model."
+            f"{type(model).__name__} also ties {', '.join(others[:3])}, and it is one "
+            f"switch: a saved configuration cannot untie the head alone. Drop quantize_lm_head for this model."
         )
     return tied
 

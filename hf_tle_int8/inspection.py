@@ -42,7 +42,7 @@ def inspect_checkpoint(folder: Path, prefill_rows: int = 512) -> LayerTable:
     quantized = quantization_of(found.get("quantization_config"), folder)
     headers = read_headers(safetensors_files(folder))
     model = skeleton(folder, found)
-    selection = resolution.of_checkpoint(quantized, model)
+    selection, _ = resolution.of_checkpoint(quantized, model, TLEInt8Config())
     kept = {name: reason for reason, names in selection.kept.items() for name in names}
     if quantized is not None:
         # The saved list names what stays, not why.
@@ -112,6 +112,13 @@ def quantization_of(found: Any, folder: Path) -> TLEInt8Config | None:
     )
 
 
+def model_class(architectures: Any) -> type[PreTrainedModel] | None:
+    """The class of transformers that ``architectures`` of a configuration names; None where there is no such class."""
+    name = architectures[0] if isinstance(architectures, list) and architectures else None
+    cls = getattr(transformers, name, None) if isinstance(name, str) else None
+    return cls if isinstance(cls, type) and issubclass(cls, PreTrainedModel) else None
+
+
 def skeleton(folder: Path, found: Mapping[str, Any], dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The model on the meta device, as its configuration describes it.
 
@@ -123,8 +130,7 @@ def skeleton(folder: Path, found: Mapping[str, Any], dtype: torch.dtype | None =
     Raises:
         CheckpointError: there is no such class, or it cannot be built of this configuration.
     """
-    name = next(iter(found.get("architectures") or []), None)
-    cls = getattr(transformers, name, None) if name else None
+    cls = model_class(found.get("architectures"))
     if cls is None:
         raise CheckpointError(
             f"{folder / _CONFIG} says architectures={found.get('architectures')!r}, which this transformers "
@@ -137,8 +143,8 @@ def skeleton(folder: Path, found: Mapping[str, Any], dtype: torch.dtype | None =
             return cls._from_config(config, **({} if dtype is None else {"dtype": dtype}))
     except Exception as error:  # whatever a model's own code raises on a configuration that does not suit it
         raise CheckpointError(
-            f"{folder / _CONFIG} describes no {name} that can be built: {' '.join(str(error).split())}. Save the "
-            f"checkpoint again, or install what it needs."
+            f"{folder / _CONFIG} describes no {cls.__name__} that can be built: {' '.join(str(error).split())}. Save "
+            f"the checkpoint again, or install what it needs."
         ) from error
 
 

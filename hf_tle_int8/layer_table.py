@@ -123,7 +123,8 @@ class LayerTable:
 
     def __str__(self) -> str:
         facts = self.to_dict()
-        target = f" ({facts['target']}, {facts['threads']} threads)" if facts["target"] else ""
+        threads = f"{facts['threads']} thread{'s' * (facts['threads'] != 1)}"
+        target = f" ({facts['target']}, {threads})" if facts["target"] else ""
         title = ("layer", "", "N x K", "weights", "M=1", f"M={self.prefill_rows}", "bytes", "packed", "padding", "")
         cells = Counter(map(_cells, self.rows))
         lines = [title, *((name, f"{count} x", *rest) for (name, *rest), count in cells.items())]

@@ -14,6 +14,9 @@ from hf_tle_int8.errors import ConfigError
 
 REGEX_PREFIX = "re:"
 
+# What checkpoints call the projections of one expert.
+_EXPERT_PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w2", "w3"))
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,6 +62,8 @@ class ModuleMatcher:
     option: str = "skip"
     _matchers: dict[str, Callable[[str], bool]] = field(init=False, repr=False)
     _matched: set[str] = field(init=False, default_factory=set, repr=False)
+    # Pattern -> which part of the experts of a layer it matches.
+    _parts: dict[str, str] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.patterns = check_patterns(self.patterns, self.option)
@@ -66,44 +71,61 @@ class ModuleMatcher:
 
     def matches(self, names: Iterable[str]) -> bool:
         """Whether any pattern matches any of ``names``, the names under which one module is known."""
-        names = list(names)
-        hits = {pattern for pattern, matcher in self._matchers.items() if any(map(matcher, names))}
+        hits = self.hits(names)
         self._matched |= hits
         return bool(hits)
+
+    def hits(self, names: Iterable[str]) -> set[str]:
+        """The patterns that match any of ``names``; these do not count as matched for that."""
+        names = list(names)
+        return {pattern for pattern, matcher in self._matchers.items() if any(map(matcher, names))}
+
+    def matches_experts(self, names: Iterable[str], count: int) -> bool:
+        """Whether all of the experts that a model has in one module are matched, by their names in checkpoints.
+
+        Patterns that match some of the experts, or of their projections, are left to `check_parts`.
+
+        Args:
+            names: of the module; its experts are called ``<name>.3.up_proj``.
+            count: of its experts.
+        """
+        names = list(names)
+        parts: dict[str, str] = {}
+        for projections in _EXPERT_PARTS:
+            each = [f"{expert}.{projection}" for expert in range(count) for projection in projections]
+            hits = {tail: found for tail in each if (found := self.hits(f"{name}.{tail}" for name in names))}
+            patterns = {pattern for found in hits.values() for pattern in found}
+            if len(hits) == len(each):
+                self._matched |= patterns
+                return True
+            if hits:
+                some = f"{names[0]}.{next(iter(hits))} and other experts, {len(hits)} of {len(each)} matrices"
+                parts |= dict.fromkeys(patterns, f"{some} of this layer: its experts are one module")
+        self._parts = {**parts, **self._parts}
+        return False
+
+    def check_parts(self) -> None:
+        """Tell of patterns that match a part of the experts of a layer, which has no effect on them.
+
+        Raises:
+            ConfigError: such a pattern matches nothing else. Otherwise, a warning is logged.
+        """
+        for pattern, some in self._parts.items():
+            if pattern not in self._matched:
+                raise ConfigError(
+                    f"{self.option} holds {pattern!r}, which matches {some}, which becomes INT8 as a whole or not at "
+                    f"all. List the module, or none of its experts."
+                )
+            logger.warning(
+                "%s: %r matches %s, on which it has no effect. List the module to mean all of it.",
+                self.option,
+                pattern,
+                some,
+            )
 
     def unmatched(self) -> list[str]:
         """The patterns that have matched nothing so far, in the order given."""
         return [pattern for pattern in self._matchers if pattern not in self._matched]
-
-
-# What checkpoints call the projections of one expert.
-_EXPERT_PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w2", "w3"))
-
-
-def matches_experts(matcher: ModuleMatcher, names: Iterable[str], count: int) -> bool:
-    """Whether ``matcher`` matches all of the experts that a model has in one module, by their names in checkpoints.
-
-    Args:
-        matcher: the user's list.
-        names: of the module; its experts are called ``<name>.3.up_proj``.
-        count: of its experts.
-
-    Raises:
-        ConfigError: some of the experts, or of their projections, are matched and others are not.
-    """
-    names = list(names)
-    for parts in _EXPERT_PARTS:
-        each = [f"{expert}.{part}" for expert in range(count) for part in parts]
-        hits = [tail for tail in each if matcher.matches(f"{name}.{tail}" for name in names)]
-        if len(hits) == len(each):
-            return True
-        if hits:
-            raise ConfigError(
-                f"{matcher.option} matches {names[0]}.{hits[0]} and other experts, {len(hits)} of {len(each)} matrices "
-                f"of this layer: its experts are one module, which stays in floating point as a whole or not at all. "
-                f"List {names[0]!r}, or none of its experts."
-            )
-    return False
 
 
 def warn_unmatched(matcher: ModuleMatcher) -> None:

@@ -15,16 +15,23 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tle_int8 import model_card
-from hf_tle_int8.errors import ConfigError, UnsupportedTrainingError
+from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
-from hf_tle_int8.nn.linear import NOT_TRAINABLE
 
 _MARK = "_tle_int8_wrapped"
 
 
-def install() -> None:
-    """Wrap the methods below of ``PreTrainedModel``; again, it changes nothing."""
-    for name, method in _METHODS.items():
+def install(describe: Callable[[PreTrainedModel], None]) -> None:
+    """Wrap the methods below of ``PreTrainedModel``; again, it changes nothing.
+
+    Args:
+        describe: called before a model is saved, to make its configuration that of its INT8 layers.
+    """
+    methods: dict[str, Callable[..., Any]] = {
+        **_METHODS,
+        "save_pretrained": functools.partial(_save_pretrained, describe),
+    }
+    for name, method in methods.items():
         original = getattr(PreTrainedModel, name)
         if not hasattr(original, _MARK):
             setattr(PreTrainedModel, name, _wrap(original, method))
@@ -97,14 +104,6 @@ def _num_parameters(original: Callable[..., int], model: PreTrainedModel, *args:
     return total - sum(map(surplus, layers.values()))
 
 
-def _requires_grad_(
-    original: Callable[..., PreTrainedModel], model: PreTrainedModel, requires_grad: bool = True
-) -> PreTrainedModel:
-    if requires_grad:
-        raise UnsupportedTrainingError(NOT_TRAINABLE.format(f"{type(model).__name__} with INT8 layers"))
-    return original(requires_grad)
-
-
 def _resize_token_embeddings(
     original: Callable[..., nn.Embedding],
     model: PreTrainedModel,
@@ -129,16 +128,20 @@ def _resize_token_embeddings(
 
 
 def _save_pretrained(
+    describe: Callable[[PreTrainedModel], None],
     original: Callable[..., None],
     model: PreTrainedModel,
     save_directory: str | os.PathLike[str],
     *args: Any,
     **kwargs: Any,
 ) -> None:
-    """Write a model card as well, where the folder has none."""
+    """Save with a configuration of what is INT8 now, and write a model card where the folder has none."""
+    only_adapters = getattr(model, "_hf_peft_config_loaded", False)
+    if not only_adapters:
+        describe(model)
     original(save_directory, *args, **kwargs)
     is_main_process = kwargs.get("is_main_process", args[0] if args else True)
-    if is_main_process and not getattr(model, "_hf_peft_config_loaded", False):
+    if is_main_process and not only_adapters:
         model_card.write_missing(model, Path(save_directory))
 
 
@@ -156,8 +159,6 @@ def _upload_modified_files(
 
 _METHODS: dict[str, Callable[..., Any]] = {
     "num_parameters": _num_parameters,
-    "requires_grad_": _requires_grad_,
     "resize_token_embeddings": _resize_token_embeddings,
-    "save_pretrained": _save_pretrained,
     "_upload_modified_files": _upload_modified_files,
 }

@@ -16,6 +16,10 @@ from hf_tle_int8.activations import Reader, traced_in
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
 from hf_tle_int8.packing import is_packed, unpack, unpack_channels
 
+# Looked up once: each call of a layer asks them.
+_dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_transform, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
+
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) -> Tensor")
 _LIBRARY.define("quantize(Tensor x) -> Tensor")
@@ -91,10 +95,10 @@ def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
         and x.dim() > 0
         and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
         and forward_ad._current_level < 0
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch._C._len_torch_function_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._get_tracing_state() is None
+        and not _dispatch_modes()
+        and not _function_modes()
+        and _transform() is None
+        and _tracing() is None
     )
 
 
@@ -126,10 +130,16 @@ def check_input(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | 
 def _linear_cpu(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> Tensor:
     # Traced code gets here without `linear`.
     check_input(x, weight, weight_scale, bias, in_features)
+    return _linear_quantized_cpu(x, None, weight, weight_scale, bias, in_features)
+
+
+def _linear_quantized_cpu(
+    x: Tensor, quantized: Tensor | None, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int
+) -> Tensor:
     n, k = weight_scale.shape[0], in_features
     if is_packed(weight):
         if execution.unavailable() is None and execution.layout().packing.fits(weight, n, k):
-            return execution.packed_linear(x, weight, weight_scale, bias)
+            return execution.packed_linear(x, weight, weight_scale, bias, quantized=quantized)
         weight = unpack(weight, n, k)
     if execution.unavailable() is None:
         _warn_of_other_weights()
@@ -142,15 +152,6 @@ def _quantize_cpu(x: Tensor) -> Tensor:
     if execution.unavailable() is None:
         return execution.quantized_rows(x)
     return torch.empty(_quantized_size(x), dtype=torch.int8)
-
-
-def _linear_quantized_cpu(
-    x: Tensor, quantized: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int
-) -> Tensor:
-    available = is_packed(weight) and execution.unavailable() is None
-    if available and execution.layout().packing.fits(weight, weight_scale.shape[0], in_features):
-        return execution.packed_linear(x, weight, weight_scale, bias, quantized=quantized)
-    return _linear_cpu(x, weight, weight_scale, bias, in_features)
 
 
 def _quantized_size(x: Tensor) -> int:

@@ -13,7 +13,7 @@ from transformers.quantizers.quantizers_utils import get_module_from_name
 
 from hf_tle_int8 import checks, defaults, heads, loading, model_methods, placement, resolution
 from hf_tle_int8.arithmetic import FLOAT_DTYPES
-from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config, method_of
 from hf_tle_int8.errors import ConfigError
 from hf_tle_int8.expert_files import conversions_of, convert_by_expert
 from hf_tle_int8.matching import ModuleMatcher, name_aliases, pattern_for, without_numbers
@@ -43,7 +43,7 @@ class TLEInt8HfQuantizer(HfQuantizer):
     serialized_names: ClassVar[dict[str, list[str]]] = {"weight": ["weight", "weight_scale"]}
 
     def __init__(self, quantization_config: TLEInt8Config, **kwargs: Any):
-        model_methods.install()
+        model_methods.install(describe)
         # The caller's object may configure a second model: it is never changed.
         super().__init__(copy.deepcopy(quantization_config), **kwargs)
         self.selection = Selection()
@@ -117,6 +117,8 @@ class TLEInt8HfQuantizer(HfQuantizer):
         self.base_prefix = model.base_model_prefix
         if self.pre_quantized:
             self.selection = resolution.recorded(self.quantization_config, model, self._names_of)
+            resolution.check_asked(self.quantization_config, self.selection, model, self._names_of)
+            self.quantization_config.asked = None
         else:
             self.selection, self.heads_to_untie = resolution.resolve(self.quantization_config, model, self._names_of)
         for layer in [*self.selection.convert.values(), *self.selection.experts.values()]:
@@ -127,9 +129,9 @@ class TLEInt8HfQuantizer(HfQuantizer):
     def _names_of(self, name: str) -> list[str]:
         return name_aliases(name, self.base_prefix)
 
-    def _record_layout(self, model: PreTrainedModel) -> None:
-        """Write into the configuration which layers are INT8 and which are not: it alone decides when loading."""
-        config = self.quantization_config
+    def _layout(self, model: PreTrainedModel) -> TLEInt8Config:
+        """The configuration that says which layers of ``model`` are INT8 and which are not."""
+        config = copy.copy(self.quantization_config)
         layers = {name: m for name, m in model.named_modules() if is_linear(m) or is_experts(m)}
         converted = [name for name, module in layers.items() if isinstance(module, _INT8)]
         known_as = [alias for name in converted for alias in self._names_of(name)]
@@ -142,9 +144,18 @@ class TLEInt8HfQuantizer(HfQuantizer):
         config.modules_to_convert = None
         config.quantize_lm_head = not defaults.head_names(model).isdisjoint(converted)
         config.int8_modules = sorted({without_numbers(name) for name in converted})
+        return config
+
+    def _record_layout(self, model: PreTrainedModel) -> None:
+        """Write into the configuration which layers are INT8 and which are not: it alone decides when loading."""
+        self.quantization_config = self._layout(model)
         # A part of a composite model is loaded by its own configuration.
         for inner in [model.config, *loading.sub_configs(model.config)]:
-            inner.quantization_config = config
+            inner.quantization_config = self.quantization_config
+
+    def describes(self, model: PreTrainedModel) -> bool:
+        """Whether the configuration of ``model`` says which of its layers are INT8 now."""
+        return getattr(model.config, "quantization_config", None) == self._layout(model)
 
     def take_over(self, model: PreTrainedModel) -> None:
         """Become the quantizer of ``model``, whose linears were converted after it was loaded."""
@@ -215,7 +226,12 @@ class TLEInt8HfQuantizer(HfQuantizer):
 
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
         # transformers passes the dtype of the configuration, which is a string once the model has been saved.
-        loading.dequantize(model, getattr(torch, dtype) if isinstance(dtype, str) else dtype or model.dtype)
+        found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or model.dtype
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise ConfigError(
+                f"dequantize to dtype={dtype!r}: a floating-point dtype is needed, such as torch.bfloat16."
+            )
+        loading.dequantize(model, found)
         of_scales = {id(converter) for converter in self.scale_converters}
         if conversions := getattr(model, "_weight_conversions", None):
             model._weight_conversions = [c for c in conversions if id(c) not in of_scales]
@@ -234,3 +250,22 @@ class TLEInt8HfQuantizer(HfQuantizer):
     def is_compileable(self) -> bool:
         """The linear is one operator with a fake kernel: ``torch.compile(fullgraph=True)`` works."""
         return True
+
+
+def take_over(model: PreTrainedModel) -> None:
+    """Give ``model``, whose linears were converted after it was loaded, a quantizer and the configuration that fits."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is None:
+        model.hf_quantizer = quantizer = TLEInt8HfQuantizer(TLEInt8Config(), pre_quantized=False)
+    quantizer.take_over(model)
+
+
+def describe(model: PreTrainedModel) -> None:
+    """Make the configuration of ``model`` say which of its layers are INT8 now, before it is saved.
+
+    A part of it may have been converted by itself, and may share its configuration. An export is left alone.
+    """
+    if method_of(getattr(model.config, "quantization_config", None)) in (None, QUANT_METHOD):
+        quantizer = getattr(model, "hf_quantizer", None)
+        if quantizer is None or not quantizer.describes(model):
+            take_over(model)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
+from hf_tle_int8.errors import UnsupportedSchemeError
 
 if TYPE_CHECKING:
     from hf_tle_int8.config import TLEInt8Config
@@ -62,7 +62,7 @@ def _accept_compressed_tensors(merge: Any) -> Any:
 
     @functools.wraps(merge)
     def merge_quantization_configs(quantization_config: Any, quantization_config_from_args: Any) -> Any:
-        from hf_tle_int8.config import TLEInt8Config
+        from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
 
         if isinstance(quantization_config_from_args, TLEInt8Config):
             found = quantization_config
@@ -74,6 +74,7 @@ def _accept_compressed_tensors(merge: Any) -> Any:
                 own = merge(quantization_config, None if dequantize and given == TLEInt8Config() else given)
             own = copy.copy(own)
             own.dequantize = dequantize
+            own.asked = given if method == QUANT_METHOD else None
             return own
         return merge(quantization_config, quantization_config_from_args)
 
@@ -101,28 +102,10 @@ def _own_config(found: dict[str, Any], given: "TLEInt8Config") -> "TLEInt8Config
                 "own list of what stays in float holds."
             )
         return compressed_tensors.config_from_compressed_tensors(found)
-    if method == QUANT_METHOD:
-        _check_again(TLEInt8Config(**found), given)
-    else:
+    if method != QUANT_METHOD:
         raise UnsupportedSchemeError(
             f"the checkpoint is quantized with quant_method={method!r}, which TLEInt8Config cannot read: its "
             f"weights are no longer floating point. Load the float original of this model with "
             f"TLEInt8Config(), or load this checkpoint without quantization_config."
         )
     return None
-
-
-def _check_again(saved: "TLEInt8Config", given: "TLEInt8Config") -> None:
-    """Refuse options that an INT8 checkpoint, quantized with ``saved``, can no longer follow."""
-    asked: dict[str, Any] = {}
-    if given.quantize_lm_head and not saved.quantize_lm_head:
-        asked["quantize_lm_head"] = True
-    if given.modules_to_convert is not None:
-        asked["modules_to_convert"] = given.modules_to_convert
-    if set(given.modules_to_not_convert or []) - set(saved.modules_to_not_convert or []):
-        asked["modules_to_not_convert"] = given.modules_to_not_convert
-    for option, value in asked.items():
-        raise ConfigError(
-            f"{option}={value!r}, but the checkpoint is INT8 already, and which layers are was settled when it was "
-            f"made. Load it without quantization_config, or load the float original with these options."
-        )

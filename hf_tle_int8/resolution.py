@@ -20,18 +20,26 @@ logger = logging.getLogger(__name__)
 _IN_FLOAT = "in float in the checkpoint"
 
 
-def of_checkpoint(config: TLEInt8Config | None, model: PreTrainedModel) -> Selection:
+def of_checkpoint(
+    config: TLEInt8Config | None, model: PreTrainedModel, options: TLEInt8Config
+) -> tuple[Selection, set[str]]:
     """What loading a checkpoint on the CPU makes INT8 of ``model``.
 
     Args:
-        config: of an INT8 checkpoint; None for a float one, which is quantized with the default options.
+        config: of an INT8 checkpoint; None for a float one.
         model: on any device.
+        options: with which a float one is quantized.
+
+    Returns:
+        See `resolve`.
     """
 
     def names_of(name: str) -> list[str]:
         return name_aliases(name, model.base_model_prefix)
 
-    return resolve(TLEInt8Config(), model, names_of)[0] if config is None else recorded(config, model, names_of)
+    if config is None:
+        return resolve(options, model, names_of)
+    return recorded(config, model, names_of), set()
 
 
 def recorded(config: TLEInt8Config, model: PreTrainedModel, names_of: Callable[[str], list[str]]) -> Selection:
@@ -69,7 +77,8 @@ def resolve(
         What to convert while loading, and the tied heads to convert after it (see `heads.untie`).
 
     Raises:
-        ConfigError: ``quantize_lm_head`` contradicts ``modules_to_not_convert``, or the model cannot untie its head.
+        ConfigError: ``quantize_lm_head`` contradicts ``modules_to_not_convert``, the model cannot untie its head, or an
+            entry means a part of the experts of a layer.
     """
     heads = defaults.head_names(model)
     skips = defaults.default_skips(model, heads=not config.quantize_lm_head)
@@ -86,18 +95,68 @@ def resolve(
     untied = {head for head in tied if head in selection.convert or head in selection.kept.get(TIED, [])}
     selection.take_out(untied)
     for matcher in (skip, *([] if wanted is None else [wanted])):
+        matcher.check_parts()
         warn_unmatched(matcher)
     if wanted is not None:
-        _warn_of_listed(wanted, selection, names_of)
+        _warn_of_listed(wanted, selection, model, names_of)
     if config.quantize_lm_head:
         _check_heads(model, heads, selection)
     return selection, untied
 
 
-def _warn_of_listed(listed: ModuleMatcher, selection: Selection, names_of: Callable[[str], list[str]]) -> None:
+def check_asked(
+    config: TLEInt8Config, selection: Selection, model: PreTrainedModel, names_of: Callable[[str], list[str]]
+) -> None:
+    """Raise `ConfigError` where options that are given with an INT8 checkpoint ask for others than its layers.
+
+    Args:
+        config: of the checkpoint, with what was ``asked``.
+        selection: see `recorded`.
+        model: in float, on any device.
+        names_of: the names under which patterns know a module, from its name in the model.
+    """
+    asked = config.asked
+    if asked is None or asked == TLEInt8Config():
+        return
+    int8 = {name for name in [*selection.convert, *selection.experts] if _was_saved(config, names_of(name))}
+    chosen, untied = resolve(asked, model, names_of)
+    wanted = {*chosen.convert, *chosen.experts, *untied}
+    skip = ModuleMatcher(asked.modules_to_not_convert or [])
+    skipped = {*chosen.kept.get(SKIPPED, []), *(name for name in int8 if skip.matches(names_of(name)))}
+    heads = defaults.head_names(model) if asked.quantize_lm_head else set()
+    differing = {
+        "modules_to_not_convert": int8 & skipped,
+        "quantize_lm_head": (wanted & heads) - int8,
+        "modules_to_convert": set() if asked.modules_to_convert is None else wanted ^ int8,
+    }
+    for option, names in differing.items():
+        if names:
+            first = min(names)
+            raise ConfigError(
+                f"{option}={getattr(asked, option)!r}, but the checkpoint is INT8 already, and {first} is "
+                f"{'INT8' if first in int8 else 'in float'} in it. Load it without quantization_config, or load the "
+                f"float original with these options."
+            )
+
+
+def _was_saved(config: TLEInt8Config, names: list[str]) -> bool:
+    recorded = config.int8_modules
+    return recorded is None or any(without_numbers(name) in recorded for name in names)
+
+
+def _warn_of_listed(
+    listed: ModuleMatcher, selection: Selection, model: PreTrainedModel, names_of: Callable[[str], list[str]]
+) -> None:
     """Log a warning for what ``modules_to_convert`` asks for and cannot have."""
+    served = {entry for name in [*selection.convert, *selection.experts] for entry in listed.hits(names_of(name))}
+
+    def is_asked(name: str) -> bool:
+        entries, module = listed.hits(names_of(name)), model.get_submodule(name)
+        # Of a module that is no linear, such as a router, only an entry speaks that means nothing else.
+        return bool(entries if is_linear(module) or is_experts(module) else entries - served)
+
     for reason, names in selection.kept.items():
-        asked = [name for name in names if listed.matches(names_of(name))]
+        asked = [name for name in names if is_asked(name)]
         if asked and reason not in (SKIPPED, NOT_LISTED):
             logger.warning(
                 "modules_to_convert names %s, which stays in floating point all the same: %s.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from hf_tle_int8.kernels.scheme import MAX_IN_FEATURES
-from hf_tle_int8.matching import ModuleMatcher, matches_experts
+from hf_tle_int8.matching import ModuleMatcher
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import bias_of, float_rows, int8_class, is_linear
 from hf_tle_int8.nn.expert_layout import is_experts, obstacle, projection_names, row_major
@@ -99,8 +99,11 @@ class Rules:
             return "with a bias"
         return None
 
+    def _aliases(self, names: list[str]) -> list[str]:
+        return [alias for name in names for alias in self.names_of(name)]
+
     def _listed(self, names: list[str]) -> str | None:
-        aliases = [alias for name in names for alias in self.names_of(name)]
+        aliases = self._aliases(names)
         listed, wanted = self.skip.matches(aliases), self.only is None or self.only.matches(aliases)
         by_default = next((self.defaults[name] for name in names if name in self.defaults), None)
         if by_default or listed:
@@ -108,19 +111,23 @@ class Rules:
         return None if wanted else NOT_LISTED
 
     def reason_to_keep_experts(self, experts: nn.Module, names: list[str]) -> str | None:
-        """As `reason_to_keep`, for fused experts.
-
-        Raises:
-            ConfigError: the user's list names some of the experts of a layer.
-        """
-        if (reason := self._listed(names) or self.keep_experts or obstacle(experts)) is not None:
-            return reason
+        """As `reason_to_keep`, for fused experts."""
+        listed = self._listed(names)
+        if listed not in (None, NOT_LISTED) or (reason := self.keep_experts or obstacle(experts)) is not None:
+            return listed or reason
         shapes = [row_major(experts, experts.get_parameter(name)).shape for name in projection_names(experts)]
-        if matches_experts(self.skip, (alias for name in names for alias in self.names_of(name)), shapes[0][0]):
+        if listed and not (self.only and self.only.matches_experts(self._aliases(names), shapes[0][0])):
+            return NOT_LISTED
+        if self.skip.matches_experts(self._aliases(names), shapes[0][0]):
             return SKIPPED
         if any(size % self.require_divisible_by for shape in shapes for size in shape[1:]):
             return f"not aligned to {self.require_divisible_by}"
         return "with a bias" if self.skip_with_bias and experts.has_bias else None
+
+    def reason_to_keep_other(self, module: nn.Module, names: list[str]) -> str:
+        """As `reason_to_keep`, for a module that is none of these; an entry that means it has found a match."""
+        self._listed(names)
+        return f"of class {type(module).__name__}, which is no nn.Linear,"
 
 
 def _obstacle(linear: nn.Module) -> str | None:
@@ -170,7 +177,7 @@ def select_linears(model: nn.Module, rules: Rules) -> Selection:
             continue
         if not is_linear(module):
             if _holds_matrix(module):
-                selection.keep(names[0], f"of class {type(module).__name__}, which is no nn.Linear,")
+                selection.keep(names[0], rules.reason_to_keep_other(module, names))
             continue
         first_names |= dict.fromkeys(names, names[0])
         by_weight.setdefault(id(module._parameters.get("weight", module)), []).append(names[0])

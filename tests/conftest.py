@@ -1,8 +1,11 @@
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from snippets import HUB_NAME, Reader
 
 import hf_tle_int8
 from hf_tle_int8 import execution
@@ -63,3 +66,34 @@ def int8_path(stories_path, tmp_path_factory) -> Path:
     AutoModelForCausalLM.from_pretrained(stories_path, quantization_config=config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(stories_path).save_pretrained(folder)
     return folder
+
+
+# All messages in a row: what is not made to chat goes on from them.
+_CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }}{{ ' ' if not loop.last }}{% endfor %}"
+
+
+@pytest.fixture(scope="session")
+def snippets_home(stories_path, tmp_path_factory) -> Path:
+    """What all files of docs find: a model that chats, a text, and a cache of kernels."""
+    home = tmp_path_factory.mktemp("snippets")
+    shutil.copytree(stories_path, home / "model")
+    (home / "model" / "chat_template.jinja").write_text(_CHAT_TEMPLATE)
+    text = (stories_path / "eval.txt").read_text()
+    (home / "my-text.txt").write_text(text[:3000])
+    return home
+
+
+@pytest.fixture
+def run_snippets(snippets_home, tmp_path, monkeypatch):
+    """Runs a file in a directory of its own, where HUB_NAME is a folder with a small model."""
+    (tmp_path / HUB_NAME).parent.mkdir()
+    (tmp_path / HUB_NAME).symlink_to(snippets_home / "model")
+    shutil.copy(snippets_home / "my-text.txt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(snippets_home / "cache"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda file: Reader(file).run()
+    torch.set_num_threads(threads)

@@ -154,6 +154,26 @@ def test_what_would_adapt_int8_experts_is_refused(moe, options, message):
     assert torch.equal(logits(model), expected)
 
 
+def test_the_error_of_experts_names_them_and_what_to_do(moe):
+    model = AutoModelForCausalLM.from_pretrained(moe, quantization_config=TLEInt8Config())
+    remedy = (
+        r"adapts model\.layers\.0\.mlp\.experts\.down_proj.*modules_to_not_convert=\['model.layers.0.mlp.experts'\]"
+    )
+    with pytest.raises(AdapterError, match=rf"target_parameters=\['experts.down_proj'\] {remedy}"):
+        peft.get_peft_model(model, peft.LoraConfig(target_modules=[], target_parameters=["experts.down_proj"]))
+
+
+def test_float_experts_beside_int8_layers_are_adapted(moe):
+    config = TLEInt8Config(modules_to_not_convert=["experts"])
+    model = AutoModelForCausalLM.from_pretrained(moe, quantization_config=config)
+    plain = logits(model)
+    wrapped = adapted(model, peft.LoraConfig(target_modules=[], target_parameters=["mlp.experts.gate_up_proj"]))
+    output = logits(wrapped)
+    assert not torch.equal(output, plain)
+    wrapped(input_ids=torch.arange(9)[None]).logits.square().mean().backward()
+    assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
+
+
 def test_experts_that_an_adapter_changes_stay_in_float(moe):
     config = peft.LoraConfig(target_modules=[], target_parameters=["mlp.experts.gate_up_proj"])
     wrapped = adapted(AutoModelForCausalLM.from_pretrained(moe), config)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_tle_int8
 from hf_tle_int8 import TLEInt8Config, TLEInt8Linear, adapters
-from hf_tle_int8.errors import AdapterError
+from hf_tle_int8.errors import AdapterError, UnsupportedTrainingError
 
 TARGETS = ["q_proj", "down_proj"]
 # Methods that are served, with what they need to differ from the base model.
@@ -301,8 +301,10 @@ class TestTraining:
 
     def test_nothing_of_the_base_learns(self, model):
         wrapped = peft.get_peft_model(model, copy.deepcopy(SERVED["lora"]))
-        with pytest.raises(RuntimeError, match="floating point"):
+        before = [parameter.requires_grad for parameter in wrapped.parameters()]
+        with pytest.raises(UnsupportedTrainingError, match="with INT8 layers.*no gradient"):
             wrapped.requires_grad_(True)
+        assert [parameter.requires_grad for parameter in wrapped.parameters()] == before
 
 
 def test_classes_that_exist_already_are_guarded_once():

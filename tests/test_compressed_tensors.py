@@ -19,7 +19,7 @@ from hf_tle_int8 import (
     load_config,
     save_compressed_tensors,
 )
-from hf_tle_int8.errors import ConfigError, UnsupportedSchemeError
+from hf_tle_int8.errors import ConfigError, InputTypeError, UnsupportedSchemeError
 from hf_tle_int8.matching import ModuleMatcher
 
 W8A8 = {
@@ -171,6 +171,10 @@ class TestReading:
         (changed("config_groups/group_0/output_activations", {"num_bits": 8}), "quantized output activations"),
         (changed("config_groups/group_0/targets", ["Conv2d"]), r"targets=\['Conv2d'\]"),
         (changed("config_groups", {}), "0 config groups"),
+        (changed("config_groups", [1]), r"config_groups=\[1\]"),
+        (changed("config_groups/group_0/targets", 3), "targets=3"),
+        (changed("config_groups/group_0/weights", "int8"), "weights='int8'"),
+        (changed("ignore", [3]), r"ignore=\[3\]"),
         (changed("config_groups", {"W8A8": ["Linear"]}), "the preset 'W8A8'"),
         (changed("config_groups", {"a": {}, "b": {}}), "2 config groups"),
         (changed("kv_cache_scheme", {"num_bits": 8}), "kv_cache_scheme"),
@@ -223,6 +227,13 @@ def test_options_have_no_effect_on_a_quantized_checkpoint_and_this_is_said(forei
 def test_other_methods_are_refused():
     with pytest.raises(UnsupportedSchemeError, match="quant_method='gptq'"):
         config_from_compressed_tensors({"quant_method": "gptq"})
+    with pytest.raises(UnsupportedSchemeError, match="quant_method=None"):
+        config_from_compressed_tensors("int4")
+
+
+def test_what_is_no_model_of_transformers_is_refused(tmp_path):
+    with pytest.raises(InputTypeError, match="the model is a Linear"):
+        save_compressed_tensors(torch.nn.Linear(4, 4), tmp_path)
 
 
 class TestWriting:

@@ -1,6 +1,7 @@
 import copy
 import logging
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from support import int8_layers
 from torch import nn
 
 from hf_tle_int8 import TLEInt8Linear, arithmetic, quantize_and_replace_linears, replace_linears_with_tle_int8
-from hf_tle_int8.errors import CheckpointError, ConfigError, InputValueError, UnsupportedPlacementError
+from hf_tle_int8.errors import CheckpointError, ConfigError, InputTypeError, InputValueError, UnsupportedPlacementError
 
 
 class Block(nn.Module):
@@ -253,3 +254,15 @@ class TestReplaceFromStateDict:
         assert replace_linears_with_tle_int8(model, {**state, **extra}, skip=["odd"]) == 2
         assert "2 INT8 weights of the state dict belong to no linear" in caplog.text
         assert "elsewhere.weight, odd.weight" in caplog.text
+
+
+@pytest.mark.parametrize("model", [None, "a/folder", [nn.Linear(2, 2)]])
+def test_what_is_no_module_is_refused(model):
+    for convert in (quantize_and_replace_linears, partial(replace_linears_with_tle_int8, state_dict={})):
+        with pytest.raises(InputTypeError, match=f"the model is a {type(model).__name__}: a torch.nn.Module is needed"):
+            convert(model)
+
+
+def test_a_state_dict_is_a_mapping():
+    with pytest.raises(InputTypeError, match="state_dict is a list"):
+        replace_linears_with_tle_int8(nn.Linear(2, 2), [1])

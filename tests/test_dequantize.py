@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from hf_tle_int8 import TLEInt8Config, quantize_and_replace_linears, save_compressed_tensors
-from hf_tle_int8.errors import ConfigError, UnsupportedPlacementError, UnsupportedSchemeError
+from hf_tle_int8.errors import ConfigError, InputTypeError, UnsupportedPlacementError, UnsupportedSchemeError
 
 DEQUANTIZE = TLEInt8Config(dequantize=True)
 
@@ -166,3 +166,19 @@ def test_offloaded_experts_are_refused_before_any_layer_is_float(tmp_path):
         offloaded.dequantize()
     assert len(int8_layers(offloaded)) == 8
     assert torch.equal(logits(offloaded), logits(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, "float13"])
+def test_dtypes_that_are_not_floating_point_change_nothing(int8, dtype):
+    model, _ = int8
+    before = logits(model)
+    with pytest.raises(ConfigError, match=f"dtype={dtype!r}: a floating-point dtype"):
+        model.dequantize(dtype)
+    assert torch.equal(logits(model), before)
+
+
+def test_a_layer_has_no_integer_weight(int8):
+    layer = next(iter(int8_layers(int8[0]).values()))
+    for method in (layer.dequantize, layer.to_linear):
+        with pytest.raises(InputTypeError, match=r"torch\.int8: a floating-point dtype is needed"):
+            method(torch.int8)

@@ -1,41 +1,65 @@
-"""Every Python block of the README and the docs runs, in order, one namespace a file."""
+"""Every block of code of the README and the docs runs; those of docs/tutorials in test_tutorials.py."""
 
 import re
 
 import pytest
 from conftest import REPOSITORY
+from snippets import NOT_RUN, blocks
 
 from hf_tle_int8 import report
 from hf_tle_int8.backend.target import TARGETS
 
 FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-HUB_NAME = "Qwen/Qwen2.5-0.5B-Instruct"
+TUTORIALS = REPOSITORY / "docs" / "tutorials"
+# What needs another machine, the network, minutes or a clone, by how it begins.
+NOT_RUN_HERE = {
+    "README.md": ["make demo", "pip install ."],
+    "docs/benchmarks.md": ["pip install"],
+    "docs/tutorials/new-isa-or-tile.md": ["python tests/benchmarks/tiles.py", "apt-get", "python -m pytest"],
+    "docs/tutorials/serve.md": ["pip install .", 'python -c "import hf_tle_int8; from transformers.cli'],
+}
 
 
-def python_blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+def name_of(file):
+    return file.relative_to(REPOSITORY).as_posix()
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_python_blocks_run(file, stories_path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    for number, block in enumerate(python_blocks(file.read_text())):
-        # In a file, from which Triton reads the source of kernels.
-        path = tmp_path / f"{file.stem}_{number}.py"
-        path.write_text(block.replace(HUB_NAME, str(stories_path)))
-        exec(compile(path.read_text(), path, "exec"), namespace)
+CODE = [file for file in FILES if file.parent != TUTORIALS and any(block.runs for block in blocks(file.read_text()))]
+
+
+@pytest.mark.parametrize("file", CODE, ids=name_of)
+def test_blocks_run(file, run_snippets):
+    run_snippets(file)
+
+
+def test_few_blocks_are_not_run():
+    found = {
+        name_of(file): [block.text for block in blocks(file.read_text()) if block.info == NOT_RUN] for file in FILES
+    }
+    left = {name: texts for name, texts in found.items() if texts}
+    assert left.keys() == NOT_RUN_HERE.keys()
+    for name, beginnings in NOT_RUN_HERE.items():
+        assert [text[: len(start)] for text, start in zip(left[name], beginnings, strict=True)] == beginnings
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_every_block_is_seen(file):
+    text = file.read_text()
+    fences = len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE))
+    found = blocks(text)
+    assert fences == sum(2 if block.output is None else 4 for block in found)
+    assert not {block.language for block in found} & {"py", "python3", "bash", "shell", "console", "zsh"}
 
 
 def test_there_are_blocks():
-    blocks = {file.name: len(python_blocks(file.read_text())) for file in FILES}
-    assert blocks["README.md"] == 3
-    assert blocks["quickstart.md"] >= 6
-    assert blocks["checkpoints.md"] == 2
+    found = {name_of(file): sum(block.runs for block in blocks(file.read_text())) for file in FILES}
+    assert found["README.md"] == 4
+    assert found["docs/quickstart.md"] >= 10
+    assert found["docs/checkpoints.md"] == 4
+    assert sum(found[name] for name in found if name.startswith("docs/tutorials/")) >= 40
 
 
-@pytest.mark.parametrize("file", [*FILES, REPOSITORY / "CONTRIBUTING.md"], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*FILES, REPOSITORY / "CONTRIBUTING.md"], ids=name_of)
 def test_links_lead_somewhere(file):
     prose = re.sub(r"```.*?```|`[^`]*`", "", file.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", prose):
@@ -43,12 +67,12 @@ def test_links_lead_somewhere(file):
 
 
 def test_variables_and_targets_are_documented():
-    text = (REPOSITORY / "docs" / "triton.md").read_text()
+    text = (REPOSITORY / "docs" / "reference" / "environment.md").read_text()
     assert all(f"| `{name}" in text for name in report._VARIABLES)
     assert all(f"`{name}`" in text for name in TARGETS)
 
 
 def test_readme_shows_the_two_commands():
     text = (REPOSITORY / "README.md").read_text()
-    assert "    make demo" in text
-    assert "    make test" in text
+    assert "\nmake demo " in text
+    assert "\nmake test " in text

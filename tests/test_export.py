@@ -65,8 +65,11 @@ def test_a_program_of_another_cpu_runs_exactly_and_says_that_it_is_slow(tmp_path
 def test_a_program_needs_the_operators(tmp_path):
     layer = TLEInt8Linear.from_linear(nn.Linear(16, 8))
     torch.export.save(torch.export.export(layer, (torch.ones(3, 16),)), tmp_path / "program.pt2")
-    code = "import sys, torch, hf_tle_int8.ops; torch.export.load(sys.argv[1]).module()(torch.ones(3, 16))"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "program.pt2"], check=True)
+    run = "import sys, torch, hf_tle_int8.ops; y = torch.export.load(sys.argv[1]).module()(torch.ones(3, 16))"
+    code = f"{run}; torch.save(y.detach(), sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "program.pt2", tmp_path / "y.pt"], check=True)
+    with torch.no_grad():
+        assert torch.equal(torch.load(tmp_path / "y.pt"), layer(torch.ones(3, 16)))
 
 
 def test_traces_give_the_same_bits(network, tmp_path):

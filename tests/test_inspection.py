@@ -183,6 +183,14 @@ MISTAKES = {
         "format_version=9",
     ),
     "an unknown class": (lambda folder: edit_config(folder, architectures=["Foo"]), "architectures=['Foo'], which"),
+    "a class that is none": (lambda folder: edit_config(folder, architectures=[3]), "architectures=[3], which"),
+    "a function": (lambda folder: edit_config(folder, architectures=["pipeline"]), "architectures=['pipeline'], which"),
+    "groups that are none": (
+        lambda folder: edit_config(
+            folder, quantization_config={"quant_method": "compressed-tensors", "config_groups": 3}
+        ),
+        "config_groups=3",
+    ),
     "no class": (lambda folder: edit_config(folder, architectures=None), "architectures=None"),
     "a bad size": (lambda folder: edit_config(folder, hidden_size="x"), "describes no LlamaForCausalLM"),
 }

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from hf_tle_int8.errors import ConfigError
-from hf_tle_int8.matching import ModuleMatcher, check_patterns, matches_experts, name_aliases, warn_unmatched
+from hf_tle_int8.matching import ModuleMatcher, check_patterns, name_aliases, warn_unmatched
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,26 @@ def test_matches(pattern, name, expected):
     ],
 )
 def test_matches_experts(patterns, expected):
-    assert matches_experts(ModuleMatcher(patterns), ["model.layers.0.experts", "layers.0.experts"], 2) is expected
+    assert ModuleMatcher(patterns).matches_experts(["model.layers.0.experts", "layers.0.experts"], 2) is expected
 
 
 @pytest.mark.parametrize("pattern", ["experts.1", "down_proj", r"re:.*\.experts\.\d\.w1$", "experts.0.up_proj"])
 def test_some_experts_are_refused(pattern):
+    matcher = ModuleMatcher([pattern])
+    assert not matcher.matches_experts(["m.experts"], 2)
     with pytest.raises(
-        ConfigError, match=r"skip matches m\.experts\.\d\.\w+ and other experts, \d of 6 .* List 'm.experts'"
+        ConfigError,
+        match=r"skip holds .*, which matches m\.experts\.\d\.\w+ and other experts, \d of 6 .* List the module",
     ):
-        matches_experts(ModuleMatcher([pattern]), ["m.experts"], 2)
+        matcher.check_parts()
+
+
+def test_an_entry_for_linears_and_a_part_of_experts(caplog):
+    matcher = ModuleMatcher(["down_proj"], "modules_to_not_convert")
+    assert matcher.matches(["m.down_proj"])
+    assert not matcher.matches_experts(["m.experts"], 2)
+    matcher.check_parts()
+    assert "modules_to_not_convert: 'down_proj' matches m.experts.0.down_proj and other experts, 2 of 6" in caplog.text
 
 
 def test_any_alias_suffices():

@@ -148,6 +148,17 @@ class TestTraining:
             loaded.requires_grad_(True)
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
+    @pytest.mark.parametrize("name", ["model", "model.layers", "model.layers.0", "model.layers.0.mlp"])
+    def test_requires_grad_of_a_part_is_refused_and_changes_nothing(self, path, name):
+        part = load(path).requires_grad_(False).get_submodule(name)
+        with pytest.raises(UnsupportedTrainingError, match=f"{type(part).__name__} with INT8 layers.*PEFT"):
+            part.requires_grad_()
+        assert not any(parameter.requires_grad for parameter in part.parameters())
+
+    def test_requires_grad_of_a_float_part(self, path):
+        part = load(path).requires_grad_(False).model.norm
+        assert all(parameter.requires_grad for parameter in part.requires_grad_().parameters())
+
     def test_requires_grad_of_a_layer(self, model):
         layer = model.model.layers[0].mlp.up_proj
         with pytest.raises(UnsupportedTrainingError, match=r"TLEInt8Linear.*no gradient.*to_linear\(\)"):
@@ -206,8 +217,9 @@ class TestResize:
 
 def test_methods_are_wrapped_once():
     from hf_tle_int8 import model_methods
+    from hf_tle_int8.quantizer import describe
 
-    model_methods.install()
-    before = {name: getattr(PreTrainedModel, name) for name in (*model_methods._METHODS, "dtype")}
-    model_methods.install()
+    model_methods.install(describe)
+    before = {name: getattr(PreTrainedModel, name) for name in (*model_methods._METHODS, "save_pretrained", "dtype")}
+    model_methods.install(describe)
     assert {name: getattr(PreTrainedModel, name) for name in before} == before

@@ -18,7 +18,8 @@ def test_opcheck(state, dtype, biased):
     weight, scale, bias = state
     x = torch.randn(2, 3, 10, dtype=dtype, requires_grad=True)
     arguments = (x, weight, scale, bias if biased else None, 10)
-    torch.library.opcheck(torch.ops.tle_int8.linear.default, arguments)
+    outcomes = torch.library.opcheck(torch.ops.tle_int8.linear.default, arguments)
+    assert set(outcomes.values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("shape", [(10,), (1, 10), (0, 10), (2, 0, 10), (2, 3, 4, 10)])

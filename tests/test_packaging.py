@@ -1,5 +1,6 @@
 """What setup.cfg installs, and that the folder kernels/ never shadows Hugging Face's package of that name."""
 
+import ast
 import configparser
 import email
 import re
@@ -102,6 +103,22 @@ def test_metadata_names_license_author_and_the_version_of_version_py(built):
     assert metadata["Author"]
     minor = {line.rpartition(" ")[2] for line in metadata.get_all("Classifier") if "Python :: 3." in line}
     assert minor == {"3.10", "3.11", "3.12", "3.13"}
+
+
+def test_what_is_imported_is_required():
+    options = setup_cfg()
+    optional = "\n".join(options["options.extras_require"].values())
+    required = f"{options['options']['install_requires']}\n{optional}"
+    declared = {re.split("[=><; ]", line)[0].replace("-", "_") for line in required.split("\n")}
+    declared |= {"llama_cpp"} if "llama_cpp_python" in declared else set()
+    imported = set()
+    for file in [*(REPOSITORY / "hf_tle_int8").rglob("*.py"), *(REPOSITORY / "kernels").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
+    assert imported - sys.stdlib_module_names - {"hf_tle_int8"} <= declared
 
 
 def test_constraints_pin_every_requirement():

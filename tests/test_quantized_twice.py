@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from moe_support import expert_layers, save_moe
 from support import int8_layers, logits, save_tiny_llama
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from hf_tle_int8 import TLEInt8Config, quantize_and_replace_linears, replace_linears_with_tle_int8
 from hf_tle_int8.errors import ConfigError
@@ -28,6 +29,7 @@ def path(model, tmp_path_factory):
     [
         ({"quantize_lm_head": True}, "quantize_lm_head=True"),
         ({"modules_to_convert": ["mlp"]}, r"modules_to_convert=\['mlp'\]"),
+        ({"modules_to_convert": ["q_proj", "o_proj"]}, r"modules_to_convert=\['q_proj', 'o_proj'\]"),
         ({"modules_to_not_convert": ["o_proj", "mlp"]}, r"modules_to_not_convert=\['o_proj', 'mlp'\]"),
     ],
 )
@@ -41,6 +43,48 @@ def test_other_options_for_an_int8_checkpoint(path, options, message):
 def test_the_same_options_change_nothing(path, model, options):
     again = AutoModelForCausalLM.from_pretrained(path, quantization_config=TLEInt8Config(**options))
     assert torch.equal(logits(again), logits(model))
+
+
+# In the checkpoint these options are resolved, or had no effect.
+RESOLVED = {
+    "only some": (AutoModelForCausalLM, {"modules_to_convert": ["mlp"]}),
+    "a pattern": (AutoModelForCausalLM, {"modules_to_convert": [r"re:.*\.[qk]_proj$"], "quantize_lm_head": True}),
+    "nothing": (AutoModelForCausalLM, {"modules_to_convert": []}),
+    "the head of a model without": (AutoModel, {"quantize_lm_head": True}),
+    "without match": (AutoModelForCausalLM, {"modules_to_not_convert": ["layers.9", "o_proj"]}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`")
+@pytest.mark.parametrize(("factory", "options"), RESOLVED.values(), ids=RESOLVED)
+def test_what_was_resolved_may_be_asked_again(tmp_path, factory, options):
+    path, config = save_tiny_llama(tmp_path / "float", num_hidden_layers=1), TLEInt8Config(**options)
+    model = factory.from_pretrained(path, quantization_config=config)
+    model.save_pretrained(tmp_path / "int8")
+    again = factory.from_pretrained(tmp_path / "int8", quantization_config=config)
+    assert set(int8_layers(again)) == set(int8_layers(model))
+    assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`")
+def test_a_head_that_is_new_is_no_other_option(tmp_path):
+    path = save_tiny_llama(tmp_path / "float", num_hidden_layers=1)
+    config = TLEInt8Config(modules_to_convert=["mlp"])
+    AutoModelForCausalLM.from_pretrained(path, quantization_config=config).save_pretrained(tmp_path / "int8")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "int8", quantization_config=config)
+    assert len(int8_layers(again)) == 3
+
+
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`")
+def test_the_options_of_a_mixture_again(tmp_path):
+    path, config = save_moe(tmp_path / "float", "qwen"), TLEInt8Config(modules_to_convert=["experts"])
+    AutoModelForCausalLM.from_pretrained(path, quantization_config=config).save_pretrained(tmp_path / "int8")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", quantization_config=config)
+    assert len(expert_layers(again)) == 2
+    with pytest.raises(ConfigError, match="experts is INT8 in it"):
+        AutoModelForCausalLM.from_pretrained(
+            tmp_path / "int8", quantization_config=TLEInt8Config(modules_to_not_convert=["experts"])
+        )
 
 
 def test_another_method_for_an_int8_checkpoint(path):

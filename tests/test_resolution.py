@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from moe_support import expert_layers, save_moe
 from support import int8_layers, logits, save_tiny_llama
 from transformers import AutoModel, AutoModelForCausalLM, LlamaForCausalLM
 
 from hf_tle_int8 import TLEInt8Config
+from hf_tle_int8.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +87,53 @@ def test_the_head_is_not_converted_by_its_name_alone(llama, caplog):
     assert (
         "modules_to_convert names lm_head, which stays in floating point all the same: the output head" in caplog.text
     )
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """Two layers of experts."""
+    return save_moe(tmp_path_factory.mktemp("qwen"), "qwen")
+
+
+@pytest.fixture(scope="module")
+def half_dense(tmp_path_factory):
+    """A dense layer, and one of experts."""
+    return save_moe(tmp_path_factory.mktemp("deepseek"), "deepseek")
+
+
+def test_a_router_that_nobody_names_is_not_spoken_of(mixture, caplog):
+    assert len(expert_layers(load(mixture, modules_to_convert=["layers.1"]))) == 1
+    assert not caplog.records
+
+
+def test_a_router_that_is_named(mixture, caplog):
+    load(mixture, modules_to_convert=["layers.1.mlp.gate", "q_proj"])
+    (record,) = caplog.records
+    assert "modules_to_convert names model.layers.1.mlp.gate, which stays in floating point" in record.message
+    caplog.clear()
+    load(mixture, modules_to_not_convert=["gate"])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("option", ["modules_to_convert", "modules_to_not_convert"])
+class TestPartsOfExperts:
+    @pytest.mark.parametrize("entry", ["experts.3", "down_proj", "re:.*gate_proj"])
+    def test_alone_are_refused(self, mixture, option, entry):
+        with pytest.raises(ConfigError, match=f"{option} holds '.*', which matches .* one module, .* List the module"):
+            load(mixture, **{option: [entry, "q_proj"]})
+
+    def test_beside_linears_are_left_as_they_are(self, half_dense, tmp_path, option, caplog):
+        model = load(half_dense, **{option: ["down_proj"]})
+        only = option == "modules_to_convert"
+        assert bool(expert_layers(model)) is not only
+        assert ("model.layers.0.mlp.down_proj" in int8_layers(model)) is only
+        (record,) = caplog.records
+        assert f"{option}: 'down_proj' matches model.layers.1.mlp.experts.0.down_proj and other" in record.message
+        caplog.clear()
+        model.save_pretrained(tmp_path)
+        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
+        assert not caplog.records
+
+    def test_all_together_are_the_module(self, mixture, option):
+        every = load(mixture, **{option: [r"re:.*\.experts\.\d+\."]})
+        assert len(expert_layers(every)) == (2 if option == "modules_to_convert" else 0)

@@ -3,6 +3,7 @@
 import copy
 import io
 import threading
+import weakref
 
 import pytest
 import torch
@@ -350,6 +351,30 @@ def test_compiled(dynamic):
     assert module.gate._reader.of._codes is None
 
 
+@torch.no_grad()
+def test_a_reader_that_is_not_called_keeps_nothing_alive_when_compiled():
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    module = int8(Attention())
+    module.k.register_forward_hook(lambda module, inputs, output: None)
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
+    for _ in range(4):
+        x = torch.randn(3, 24)
+        assert torch.equal(compiled(x), separately(module, x))
+    of = module.q._reader.of
+    assert of is module.k._reader.of
+    assert of._x is not None, "k has read nothing"
+    seen = weakref.ref(x)
+    del x
+    assert seen() is None
+    assert of._codes() is None
+    assert len(graphs) <= 2
+
+
 @pytest.mark.parametrize("hooked", [False, True])
 @torch.no_grad()
 def test_only_the_code_that_was_read_shares_when_compiled(hooked):
@@ -406,6 +431,8 @@ def test_operators_keep_their_schema(m):
     x = torch.randn(m, 24)
     layer = TLEInt8Linear.from_linear(nn.Linear(24, 9))
     tests = "test_schema", "test_faketensor"
-    torch.library.opcheck(torch.ops.tle_int8.quantize.default, (x,), test_utils=tests)
+    outcomes = torch.library.opcheck(torch.ops.tle_int8.quantize.default, (x,), test_utils=tests)
+    assert outcomes == dict.fromkeys(tests, "SUCCESS")
     arguments = x, torch.ops.tle_int8.quantize(x), layer._weight().detach(), layer.weight_scale, layer.bias, 24
-    torch.library.opcheck(torch.ops.tle_int8.linear_quantized.default, arguments, test_utils=tests)
+    outcomes = torch.library.opcheck(torch.ops.tle_int8.linear_quantized.default, arguments, test_utils=tests)
+    assert outcomes == dict.fromkeys(tests, "SUCCESS")

@@ -1,9 +1,10 @@
 """The benchmark of whole models: prefill and greedy decoding, in interleaved rounds."""
 
+import functools
 import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from hf_tle_int8.bench.timing import Times
 from hf_tle_int8.errors import ConfigError
+
+Run = Callable[[Tensor, int], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -53,28 +56,37 @@ def seconds(model: Any, prompt: Tensor, tokens: int) -> tuple[float, float]:
 
 
 def interleaved(models: Mapping[str, Any], prompt: Tensor, tokens: int, rounds: int) -> dict[str, Speed]:
-    """Time each model once a round, in another order each time, after all have run once.
-
-    Args:
-        models: see `seconds`, by name.
-        prompt: int64 ``[1, length]``.
-        tokens: to generate after it.
-        rounds: at least 1.
+    """Time models as `in_turns` does; each as for `seconds`, by name.
 
     Raises:
         ConfigError: see `seconds`.
         ValueError: there are no rounds.
     """
+    return in_turns({name: functools.partial(seconds, each) for name, each in models.items()}, prompt, tokens, rounds)
+
+
+def in_turns(runs: Mapping[str, Run], prompt: Tensor, tokens: int, rounds: int) -> dict[str, Speed]:
+    """Time each once a round, in another order each time, after all have run once.
+
+    Args:
+        runs: from a prompt and a number of tokens to their `seconds`, by name.
+        prompt: int64 ``[1, length]``.
+        tokens: to generate after it.
+        rounds: at least 1.
+
+    Raises:
+        ValueError: there are no rounds.
+    """
     if rounds < 1:
         raise ValueError(f"{rounds} rounds: at least one is needed to time anything.")
-    order, shuffle = list(models), random.Random(0).shuffle
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
-    for model in models.values():
-        seconds(model, prompt, 2)
+    order, shuffle = list(runs), random.Random(0).shuffle
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for run in runs.values():
+        run(prompt, 2)
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            found[name].append(seconds(models[name], prompt, tokens))
+            found[name].append(runs[name](prompt, tokens))
     return {
         name: Speed(*(Times(min(times), statistics.median(times)) for times in zip(*pairs, strict=True)))
         for name, pairs in found.items()

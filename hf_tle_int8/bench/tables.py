@@ -13,7 +13,10 @@ from typing import Any
 from hf_tle_int8.bench.linear import Outcome, Result
 from hf_tle_int8.report import environment
 
-_LIBRARIES = ("torchao", "onnxruntime", "openvino")
+_LIBRARIES = ("torchao", "onnxruntime", "openvino", "llama_cpp_python")
+
+# What every CSV says of where and when it was measured.
+FACTS = ("date", "CPU", "features", "target of the kernels", "threads", "versions", "load average before")
 
 
 @dataclass(frozen=True)
@@ -37,26 +40,33 @@ class Machine:
     def facts(self) -> dict[str, str]:
         """Names and values to print."""
         return {
-            **surroundings(self.threads),
+            **surroundings(self.threads, self.load),
             "target of the kernels": self.target,
             "memory is read at": f"{self.bandwidth / 1e9:.1f} GB/s",
             "int8 peak in registers": f"{self.peak / 1e9:.0f} GOPS",
-            "load average before": f"{self.load:.2f}",
         }
 
 
-def surroundings(threads: int) -> dict[str, str]:
-    """Names and values to print of where something is timed on ``threads`` threads: date, CPU, versions."""
+def surroundings(threads: int, load: float | None = None) -> dict[str, str]:
+    """Names and values to print of where and when something is measured; each CSV has them in columns (`FACTS`).
+
+    Args:
+        threads: it runs on.
+        load: how many processes wanted a CPU before it, on average of a minute; now, if None.
+    """
     found = environment()
-    versions = {name: found[name] for name in ("hf_tle_int8", "torch", "triton", "llvmlite")}
+    versions = {name: found[name] for name in ("hf_tle_int8", "torch", "transformers", "triton", "llvmlite")}
     versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES if _installed(name)}
-    return {
-        "date": str(datetime.date.today()),
-        "CPU": f"{found['CPU']}, {os.cpu_count()} visible",
-        "features": found["CPU features"],
-        "threads": str(threads),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
+    values = (
+        str(datetime.date.today()),
+        f"{found['CPU']}, {os.cpu_count()} visible",
+        found["CPU features"],
+        found["kernels compiled for"].split(" (")[0],
+        str(threads),
+        ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"{os.getloadavg()[0] if load is None else load:.2f}",
+    )
+    return dict(zip(FACTS, values, strict=True))
 
 
 def _installed(name: str) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hf_tle_int8.cli.options import positive, torch_threads
+from hf_tle_int8.cli.options import check_writable, positive, torch_threads
 
 _DESCRIPTION = """\
 Time linear layers: this project, torch in bf16 and fp32, torch's dynamic quantization, torch._int_mm, and torchao,
-onnxruntime and OpenVINO where they are installed (pip install 'hf_tle_int8[bench]').
+onnxruntime, OpenVINO (pip install 'hf_tle_int8[bench]') and llama.cpp (pip install llama-cpp-python, which compiles it
+for this CPU) where they are installed.
 
 Every peer is first checked against the float result. Then all are timed in rounds, in another order each time, so that
 what disturbs the machine meets all of them. M is the number of rows: 1 is decoding, more is prefill or a batch. One row
@@ -72,12 +73,15 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: ``--peers`` names none.
         ImportError: ``--plot`` without matplotlib.
+        OSError: ``--csv`` or ``--plot`` cannot be written.
         RuntimeError: kernels cannot run here.
     """
     from hf_tle_int8.bench import linear, plot, tables
     from hf_tle_int8.bench.peers import BASE
 
     peers = _peers(arguments.peers)
+    for file in (arguments.csv, arguments.plot):
+        check_writable(file)
     if arguments.plot is not None:
         plot.pyplot()
     with torch_threads(arguments.threads):
@@ -89,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.csv is not None:
         tables.write_csv(arguments.csv, found, facts)
     if arguments.plot is not None:
-        plot.plot(arguments.plot, outcome, BASE)
+        plot.plot(arguments.plot, [{**record, **facts} for record in found], BASE)
     if arguments.json:
         print(json.dumps({**facts, "absent": outcome.absent, "failed": outcome.failed, "results": found}, indent=2))
     else:

@@ -56,14 +56,16 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         CheckpointError: there is no such model, or it is no causal language model.
         ConfigError: it has no key-value cache, or too few positions.
+        OSError: ``--csv`` cannot be written.
     """
     from hf_tle_int8.bench import tables
 
+    options.check_writable(arguments.csv)
     checkpoint = causal.find(arguments.model)
     checkpoint.check_length(arguments.prompt + arguments.tokens, "--prompt with --tokens")
     load = os.getloadavg()[0]
     with options.torch_threads(arguments.threads):
-        facts = {**tables.surroundings(arguments.threads), "load average before": f"{load:.2f}"}
+        facts = tables.surroundings(arguments.threads, load)
         records = _measure(checkpoint, arguments)
     if arguments.csv is not None:
         tables.write_csv(arguments.csv, records, facts)

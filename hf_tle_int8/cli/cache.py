@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from hf_tle_int8.cli import options
+
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -22,9 +24,13 @@ def add_parser(commands: Any) -> None:
     text = "compile all that the INT8 layers of a checkpoint need, so that its first token compiles nothing"
     warming = actions.add_parser("warm", help=text, description=text.capitalize() + ".")
     warming.add_argument(
-        "path", type=Path, metavar="MODEL_FOLDER", help="INT8 checkpoint, or float one to load as INT8"
+        "path",
+        type=Path,
+        metavar="MODEL_FOLDER",
+        help="INT8 checkpoint, or float one to load as INT8 with the options below",
     )
     warming.add_argument("--dtype", choices=_DTYPES, default="auto", help="of the model (default: that of its folder)")
+    options.add_conversion(warming)
     warming.set_defaults(run=warm)
     for action in (clearing, warming):
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
@@ -62,7 +68,7 @@ def warm(arguments: argparse.Namespace) -> None:
     """Compile the kernels of a model, and print how many were new.
 
     Raises:
-        TLEInt8Error: the folder is no checkpoint, or a damaged one.
+        TLEInt8Error: the folder is no checkpoint, or a damaged one; or options for one that is INT8 already.
         OSError: kernels cannot run here.
     """
     from hf_tle_int8 import execution
@@ -73,7 +79,8 @@ def warm(arguments: argparse.Namespace) -> None:
         raise OSError(f"kernels cannot run here: {reason}")
     before = len(list(kernel_cache.kernels()))
     dtype = None if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    kinds = [[_name(input_dtype), bias and _name(bias)] for input_dtype, bias in compile_for(arguments.path, dtype)]
+    found = compile_for(arguments.path, dtype, options.conversion(arguments))
+    kinds = [[_name(input_dtype), bias and _name(bias)] for input_dtype, bias in found]
     now = len(list(kernel_cache.kernels()))
     text = ", ".join(f"{kind[0]} {f'with a {kind[1]} bias' if kind[1] else 'without bias'}" for kind in kinds)
     facts = {"folder": str(kernel_cache.folder()), "kinds": kinds, "added": now - before, "text": text}

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import transformers
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
@@ -12,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
+from hf_tle_int8.inspection import model_class
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def find(name: str) -> CausalCheckpoint:
     if is_path and not Path(name).is_dir():
         raise CheckpointError(f"{name} is no folder: name that of a checkpoint, or a model on the Hub.")
     config = _from_pretrained(AutoConfig, name)
-    saved_as = next(iter(config.architectures or []), None)
-    cls = getattr(transformers, saved_as, None) if saved_as else None
+    cls = model_class(config.architectures)
+    held = cls.__name__ if cls else config.model_type
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or (cls is not None and not cls.can_generate()):
         raise CheckpointError(
-            f"{name} holds a {saved_as or config.model_type}, which is no causal language model: it cannot continue a "
-            f"text. Name one that can, such as a ...ForCausalLM."
+            f"{name} holds a {held}, which is no causal language model: it cannot continue a text. "
+            f"Name one that can, such as a ...ForCausalLM."
         )
     return CausalCheckpoint(name, config)
 
@@ -131,6 +131,8 @@ def _from_pretrained(factory: Any, name: str, **options: Any) -> Any:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{name} cannot be loaded: {_one_line(error)}.") from error
+    except Exception as error:  # whatever transformers and a model's own code raise on files that do not suit them
+        raise CheckpointError(f"{name} cannot be loaded: {type(error).__name__}: {_one_line(error)}.") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.cli import options
 from hf_tle_int8.streaming.conversion import convert_checkpoint
 from hf_tle_int8.streaming.options import FORMATS, Options, Outcome
 
@@ -37,9 +37,7 @@ def add_parser(commands: Any) -> None:
     add("source", type=Path, metavar="SRC", help="folder of the float checkpoint")
     add("destination", type=Path, metavar="DST", help="folder to write")
     add("--dtype", choices=_DTYPES, default="auto", help="of what stays in float (default: that of SRC)")
-    add("--modules-to-not-convert", nargs="+", metavar="NAME", help="names or re: patterns that stay in float")
-    add("--modules-to-convert", nargs="+", metavar="NAME", help="names or re: patterns, the only ones to convert")
-    add("--quantize-lm-head", action="store_true", help="convert the output head, too")
+    options.add_conversion(parser)
     add("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: %(default)s)")
     add("--format", choices=FORMATS, default=FORMATS[0], help="configuration to write (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace the checkpoint that DST is")
@@ -54,15 +52,10 @@ def run(arguments: argparse.Namespace) -> None:
         SystemExit: 130 after Ctrl-C.
         TLEInt8Error, OSError, ValueError: see `convert_checkpoint`.
     """
-    config = TLEInt8Config(
-        modules_to_not_convert=arguments.modules_to_not_convert,
-        modules_to_convert=arguments.modules_to_convert,
-        quantize_lm_head=arguments.quantize_lm_head,
-    )
-    dtype, size = _DTYPES[arguments.dtype], arguments.max_shard_size
-    options = Options(config, dtype, size, arguments.format, arguments.overwrite)
+    config, dtype = options.conversion(arguments), _DTYPES[arguments.dtype]
+    wanted = Options(config, dtype, arguments.max_shard_size, arguments.format, arguments.overwrite)
     try:
-        outcome = convert_checkpoint(arguments.source, arguments.destination, options)
+        outcome = convert_checkpoint(arguments.source, arguments.destination, wanted)
     except KeyboardInterrupt:
         print("hf-tle-int8: interrupted. The same command continues.", file=sys.stderr)
         raise SystemExit(130) from None

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from hf_tle_int8.cli import demo_causal, demo_encoder
+from hf_tle_int8.cli import demo_causal, demo_encoder, options
 
 _DESCRIPTION = """\
 Without MODEL: a small semantic search with a real sentence encoder (all-MiniLM-L6-v2, from the PyPI package
@@ -23,7 +23,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="path or hub name of a causal language model")
     parser.add_argument("--prompt", default="Once upon a time", help="what MODEL continues (default: %(default)r)")
     parser.add_argument(
-        "--max-new-tokens", type=int, default=64, metavar="N", help="tokens to generate (default: %(default)s)"
+        "--max-new-tokens",
+        type=options.positive,
+        default=64,
+        metavar="N",
+        help="tokens to generate (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 

@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run the command line; returns its exit code: 0, 2 for what the user can mend, 1 for a failure, 130 for Ctrl-C."""
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TLEInt8Error, OSError, ValueError, ImportError) as error:
         print(f"hf-tle-int8: error: {error}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:  # of torch, for one, where there is too little memory
+        print(f"hf-tle-int8: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130

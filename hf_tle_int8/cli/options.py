@@ -2,9 +2,13 @@
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+
+from hf_tle_int8.config import TLEInt8Config
 
 
 def positive(text: str) -> int:
@@ -32,6 +36,12 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def check_writable(file: Path | None) -> None:
+    """Raise `OSError` where ``file`` could not be written in the end: nothing is measured in vain."""
+    if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        raise OSError(f"{file} cannot be written. Name a file in a folder that is there and is yours.")
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add MODEL, a causal language model."""
     parser.add_argument("model", metavar="MODEL", help="folder of a causal language model, or its name on the Hub")
@@ -42,6 +52,23 @@ def add_dtype(parser: argparse.ArgumentParser, default: str = "auto") -> None:
     choices = ("auto", "float32", "bfloat16", "float16")
     text = "of all that is not INT8; auto is that of the checkpoint (default: %(default)s)"
     parser.add_argument("--dtype", choices=choices, default=default, help=text)
+
+
+def add_conversion(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what becomes INT8, to be given to `conversion`."""
+    add = parser.add_argument
+    add("--modules-to-not-convert", nargs="+", metavar="NAME", help="names or re: patterns that stay in float")
+    add("--modules-to-convert", nargs="+", metavar="NAME", help="names or re: patterns, the only ones to convert")
+    add("--quantize-lm-head", action="store_true", help="convert the output head, too")
+
+
+def conversion(arguments: argparse.Namespace) -> TLEInt8Config:
+    """What `add_conversion` has asked for; raises `ConfigError`."""
+    return TLEInt8Config(
+        modules_to_not_convert=arguments.modules_to_not_convert,
+        modules_to_convert=arguments.modules_to_convert,
+        quantize_lm_head=arguments.quantize_lm_head,
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser, default: int | None = None) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_tle_int8 import arithmetic
-from hf_tle_int8.errors import TLEInt8Error, UnsupportedTrainingError
+from hf_tle_int8.errors import InputValueError, TLEInt8Error, UnsupportedTrainingError
 from hf_tle_int8.nn.expert_codes import Codes
 from hf_tle_int8.nn.expert_layout import projection_names, row_major
 from hf_tle_int8.nn.expert_ops import expert_linear
-from hf_tle_int8.nn.linear import NOT_TRAINABLE, check_int8_weight, normalize_scale
+from hf_tle_int8.nn.linear import NOT_TRAINABLE, check_int8_weight, check_is_tensor, normalize_scale
 from hf_tle_int8.nn.packed import pack_parameter, unpack_parameter
 from hf_tle_int8.packing import is_packed, unpack
 
@@ -209,8 +209,10 @@ class TLEInt8Experts(nn.Module):
         for _, weight, shape in self._quantized():
             unpack_parameter(weight, *shape[1:])
         try:
-            for name, (_, n, _) in self.projections.items():
+            for name, (count, n, k) in self.projections.items():
                 key, scale_key = f"{prefix}{name}", f"{prefix}{name}_scale"
+                _check_stacked(state_dict, key, (count, n, k))
+                _check_stacked(state_dict, scale_key, (count, n, 1))
                 for expert, codes in enumerate(state_dict.get(key, ())):
                     check_int8_weight(codes, f"{key}[{expert}]")
                 if (scale := state_dict.get(scale_key)) is not None:
@@ -222,3 +224,14 @@ class TLEInt8Experts(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+
+def _check_stacked(state_dict: Mapping[str, Any], key: str, shape: tuple[int, int, int]) -> None:
+    """Raise where the tensor called ``key``, if there is one, cannot be looked at expert by expert."""
+    if (value := state_dict.get(key)) is not None:
+        check_is_tensor(value, key)
+        if value.ndim == 0:
+            raise InputValueError(
+                f"{key} has shape (), one number: {list(shape)} is needed, for each expert its own. "
+                f"Load the state dict of this model."
+            )

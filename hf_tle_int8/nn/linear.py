@@ -266,18 +266,29 @@ class TLEInt8Linear(nn.Linear):
         return linear
 
     def to_linear(self, dtype: torch.dtype | None = None) -> nn.Linear:
-        """A new ``nn.Linear``: dequantized weight and bias, both in ``dtype`` (default: that of the bias, or fp32)."""
+        """A new ``nn.Linear``: dequantized weight and bias, both in ``dtype`` (default: that of the bias, or fp32).
+
+        Raises:
+            InputTypeError: ``dtype`` is not floating point.
+        """
         if dtype is None:
             dtype = torch.float32 if self.bias is None else self.bias.dtype
+        weight = self.dequantize(dtype)
         with torch.device("meta"):
             linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, dtype=dtype)
-        linear.weight = nn.Parameter(self.dequantize(dtype))
+        linear.weight = nn.Parameter(weight)
         if self.bias is not None:
             linear.bias = nn.Parameter(self.bias.detach().to(dtype))
         return linear.train(self.training)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The float weight ``[N, K]``: ``weight * weight_scale`` in fp32, rounded once to ``dtype``."""
+        """The float weight ``[N, K]``: ``weight * weight_scale`` in fp32, rounded once to ``dtype``.
+
+        Raises:
+            InputTypeError: ``dtype`` is not floating point.
+        """
+        if not dtype.is_floating_point:
+            raise InputTypeError(f"dequantize to {dtype}: a floating-point dtype is needed, such as torch.bfloat16.")
         weight = self._weight().detach()
         if is_packed(weight):
             weight = unpack(weight, self.out_features, self.in_features)

@@ -57,8 +57,13 @@ class Destination:
         file = self.folder / _STATE
         if not file.is_file():
             raise ConfigError(f"{self.folder}, which this conversion would use, has other files. Move them away.")
-        state = json.loads(file.read_text(encoding="utf-8"))
-        finished: list[str] = state["finished"] if state["identity"] == self._identity else []
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+            finished: list[str] = state["finished"] if state["identity"] == self._identity else []
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{file} is damaged ({error!r}), which would say how far an earlier run came. Delete {self.folder}."
+            ) from error
         for path in others:
             if path.name in finished:
                 continue
@@ -90,8 +95,8 @@ def filling(destination: Path, identity: Mapping[str, Any], overwrite: bool) -> 
         overwrite: whether to replace what is there.
 
     Raises:
-        ConfigError: another process converts to this place, or the folder beside it is of somebody else; or
-            ``destination`` is not empty any more.
+        ConfigError: another process converts to this place, or the folder beside it is of somebody else or damaged;
+            or ``destination`` is not empty any more.
     """
     partial = destination.with_name(f"{destination.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)

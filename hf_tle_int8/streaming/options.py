@@ -6,6 +6,7 @@ import torch
 
 from hf_tle_int8 import compressed_tensors
 from hf_tle_int8.config import TLEInt8Config
+from hf_tle_int8.errors import ConfigError
 
 FORMATS = ("tle_int8", compressed_tensors.QUANT_METHOD)
 
@@ -20,6 +21,9 @@ class Options:
         max_shard_size: of the files to write, such as ``5GB``.
         format: one of `FORMATS`.
         overwrite: whether to replace a checkpoint that is there.
+
+    Raises:
+        ConfigError: ``format`` is not one of these.
     """
 
     config: TLEInt8Config
@@ -27,6 +31,10 @@ class Options:
     max_shard_size: str = "5GB"
     format: str = FORMATS[0]
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ConfigError(f"format={self.format!r} is not one of {', '.join(FORMATS)}. Choose one of these.")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from transformers.core_model_loading import (
 from hf_tle_int8.arithmetic import quantize_weight
 from hf_tle_int8.checkpoint_files import Header
 from hf_tle_int8.errors import CheckpointError
-from hf_tle_int8.expert_files import is_stacking
+from hf_tle_int8.expert_files import incomplete, is_stacking
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.expert_codes import quantize_experts
 from hf_tle_int8.nn.expert_layout import row_major
@@ -118,15 +118,13 @@ class Placing:
             raise NotStreamableError(f"the files have {target} {tuple(shape)} in parts")
         count, n, k = shape
         quantized = self.quantizer.param_needs_quantization(self.model, target)
-        for pattern, of_experts in sources.items():
-            patterns = len(self._by_pattern[pattern].source_patterns)
-            if len(of_experts) != count or len(sources) != patterns:
-                raise CheckpointError(
-                    f"{target} is incomplete: the checkpoint has {len(of_experts)} tensors {pattern}, and the model "
-                    f"{count} experts. The checkpoint is damaged or of another model."
-                )
+        patterns = self._by_pattern[next(iter(sources))].source_patterns
+        for pattern in patterns:
+            of_experts = sources.get(pattern, [])
+            if len(of_experts) != count:
+                raise incomplete(target, pattern, len(of_experts), count)
             for source, header in of_experts:
-                _check_shape(source, header, torch.Size((n // patterns, k)))
+                _check_shape(source, header, torch.Size((n // len(patterns), k)))
                 origin, name = Origin(source, self._dtype_of(target)), apply_renamings(source, self._renamings)
                 if quantized:
                     self._parts[name], self._parts[f"{name}_scale"] = origin.pair(of_rows(source))

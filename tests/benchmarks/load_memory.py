@@ -1,6 +1,6 @@
 """Peak memory of loading a model in INT8 on the fly, what the packed weights take, and the time of packing.
 
-    python tests/benchmarks/load_memory.py
+    python tests/benchmarks/load_memory.py [--record docs/benchmarks]
 
 Writes a random bf16 Llama of about 400 MB (sharded) to a temporary folder, then loads it in a fresh process for each
 variant and samples that process's anonymous memory (RssAnon of /proc/<pid>/status: file pages of the mapped
@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import recording
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -38,6 +39,7 @@ Packing.pack = timed
 options = {"quantization_config": hf_tle_int8.TLEInt8Config()} if sys.argv[2] == "on_the_fly" else {}
 # What is imported on first use, Triton and LLVM among it, is not memory of the model.
 hf_tle_int8.TLEInt8Linear.from_linear(torch.nn.Linear(8, 8))(torch.ones(1, 8))
+packing[0] = 0.0
 LlamaForCausalLM
 print("ready", flush=True)
 sys.stdin.readline()
@@ -85,10 +87,10 @@ def measure(path: Path, variant: str) -> dict[str, float]:
     return {**json.loads(line), "peak": max(peak, after) - before, "final": after - before}
 
 
-def write_model(folder: Path) -> int:
-    """A random bf16 Llama of about 400 MB in shards of 100 MB; returns the bytes of its largest tensor."""
+def write_model(folder: Path, layers: int) -> int:
+    """A random bf16 Llama of about 400 MB (14 layers) in shards of 100 MB; returns the bytes of its largest tensor."""
     config = LlamaConfig(
-        hidden_size=1024, intermediate_size=2816, num_hidden_layers=14, vocab_size=16000, num_attention_heads=16,
+        hidden_size=1024, intermediate_size=2816, num_hidden_layers=layers, vocab_size=16000, num_attention_heads=16,
         num_key_value_heads=16, tie_word_embeddings=False,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -97,30 +99,57 @@ def write_model(folder: Path) -> int:
     return max(tensor.nbytes for tensor in model.state_dict().values())
 
 
+def memory(variant: str, runs: list[dict[str, float]]) -> dict[str, object]:
+    """Bytes of the model, and the largest of what the runs took in anonymous memory."""
+    size, peak, final = (int(max(run[key] for run in runs)) for key in ("size", "peak", "final"))
+    weights, panels = int(runs[0]["weights"]), int(runs[0]["panels"])
+    share = recording.rounded(panels / weights) if weights else None
+    return {
+        "variant": variant, "model_bytes": size, "peak_bytes": peak, "after_bytes": final, "int8_bytes": panels,
+        "packed_share": share,
+    }  # fmt: skip
+
+
+def loading(variant: str, runs: list[dict[str, float]]) -> dict[str, object]:
+    """Seconds of the fastest run."""
+    fastest = min(runs, key=lambda run: run["seconds"])
+    seconds, packing = fastest["seconds"], fastest["packing"]
+    return {
+        "variant": variant, "seconds": recording.rounded(seconds), "packing_seconds": recording.rounded(packing),
+        "packing_share": recording.rounded(packing / seconds),
+    }  # fmt: skip
+
+
 def main() -> None:
-    """Measure each variant three times and print the largest peak."""
+    """Measure each variant and print the largest peak and the least time."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3, help="of each variant (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=14, help="of the model (default: %(default)s)")
+    recording.add_options(parser)
     arguments = parser.parse_args()
+    memories, times = [], []
     with tempfile.TemporaryDirectory() as folder:
         source, saved = Path(folder, "bf16"), Path(folder, "int8")
-        largest = write_model(source)
+        largest = write_model(source, arguments.layers)
         convert = (
             "import sys, hf_tle_int8 as h; from transformers import AutoModelForCausalLM as A; "
             "A.from_pretrained(sys.argv[1], quantization_config=h.TLEInt8Config()).save_pretrained(sys.argv[2])"
         )
         subprocess.run([sys.executable, "-c", convert, str(source), str(saved)], check=True)
-        print(f"largest tensor of the checkpoint: {largest / MEGABYTE:.0f} MB\n")
-        print(f"{'':18}{'model':>10}{'peak':>10}{'final':>10}{'bound':>10}")
+        print(f"largest tensor of the checkpoint: {largest / MEGABYTE:.0f} MB")
         for title, variant in VARIANTS.items():
             runs = [measure(saved if variant == "reload" else source, variant) for _ in range(arguments.runs)]
-            size, peak, final = (max(run[key] for run in runs) / MEGABYTE for key in ("size", "peak", "final"))
-            bound = f"{size + (largest / MEGABYTE) + 64:>7.0f} MB" if variant == "on_the_fly" else ""
-            print(f"{title:18}{size:>7.0f} MB{peak:>7.0f} MB{final:>7.0f} MB{bound:>10}", flush=True)
-            if runs[0]["weights"]:
-                fastest = min(runs, key=lambda run: run["seconds"])
-                share, memory = fastest["packing"] / fastest["seconds"], fastest["panels"] / fastest["weights"]
-                print(f"{'':18}panels {memory:.3f} x int8 weights, packing {share:.1%} of {fastest['seconds']:.2f} s")
+            memories.append(memory(title, runs))
+            times.append(loading(title, runs))
+            size, peak, final = (memories[-1][f"{key}_bytes"] / MEGABYTE for key in ("model", "peak", "after"))
+            bound = f", bound {size + largest / MEGABYTE + 64:.0f} MB" if variant == "on_the_fly" else ""
+            print(f"{title}: model {size:.0f} MB, peak {peak:.0f} MB{bound}, after loading {final:.0f} MB")
+            if memories[-1]["packed_share"]:
+                print(f"  panels {memories[-1]['packed_share']:.3f} x int8 weights")
+            print(f"  {times[-1]['seconds']} s, packing {times[-1]['packing_share']:.1%} of it", flush=True)
+    threads = torch.get_num_threads()
+    recording.write(arguments, "memory", memories, threads)
+    recording.write(arguments, "load", times, threads)
 
 
 if __name__ == "__main__":

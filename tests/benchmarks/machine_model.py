@@ -1,12 +1,13 @@
 """The inner loops of the INT8 linears under LLVM's models of CPUs: multiply instructions per cycle.
 
-python tests/benchmarks/machine_model.py > docs/benchmarks/machine-model.md
+    python tests/benchmarks/machine_model.py --csv docs/benchmarks/machine-model.csv > docs/benchmarks/machine-model.md
 
 Compiles `gemm` with every tile of `hf_tle_int8.dispatch` for every target, runs the innermost loop with the target's
 multiply instruction through llvm-mca, and prints a page in Markdown. Nothing is run on the CPUs that are modelled.
 llvm-mca is the newest of ``llvm-mca-N`` and ``llvm-mca``; with one older than 22, some CPUs are given another's model.
 """
 
+import argparse
 import datetime
 import functools
 import re
@@ -15,12 +16,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 
 from hf_tle_int8.backend.codegen import llvm
 from hf_tle_int8.backend.target import TARGETS, Target
+from hf_tle_int8.bench import tables
 from hf_tle_int8.dispatch import Choice, constexprs, scheme
 from hf_tle_int8.kernels.linear import gemm
 
@@ -60,7 +63,7 @@ HEADER = """\
 in the first-level cache and every branch for foreseen, so its figures are bounds that a real kernel stays below, and of
 use to compare loops with each other.
 
-Regenerate with `python tests/benchmarks/machine_model.py > docs/benchmarks/machine-model.md`.
+Regenerate with `python tests/benchmarks/machine_model.py > docs/benchmarks/machine-model.md`; `--csv` writes a CSV too.
 
 {versions}.
 
@@ -179,8 +182,8 @@ def useful(target: Target, choice: Choice) -> float:
     return products / (target.vector_bytes * MULTIPLIES[target.arch, target.int8_dot][2])
 
 
-def rows(target: Target, choice: Choice) -> Iterator[str]:
-    """The lines of the table for one kernel.
+def records(target: Target, choice: Choice) -> Iterator[dict[str, object]]:
+    """What one kernel does on each CPU.
 
     Raises:
         SystemExit: the kernel's loop has fewer of the target's multiply instructions than its products take.
@@ -195,25 +198,33 @@ def rows(target: Target, choice: Choice) -> Iterator[str]:
     for cpu in CPUS[target.name]:
         found, bound = modelled(loop, target, cpu), modelled(registers_only(target), target, cpu)
         rate, peak = needed / found.cycles, ACCUMULATORS / bound.cycles
-        yield (
-            f"| {target.name} | {cpu} | {found.model} | {choice.tile_m}x{choice.tile_n} "
-            f"| {len(loop)} "
-            f"| {loads} | {stack} | {needed:.0f} / {multiplies} | {rate:.2f} | {peak:.2f} | {rate / peak:.0%} |"
-        )
+        yield {
+            "target": target.name, "cpu": cpu, "model": found.model, "tile": f"{choice.tile_m}x{choice.tile_n}",
+            "instructions": len(loop), "loads": loads, "stack": stack, "multiply": f"{needed:.0f} / {multiplies}",
+            "per_cycle": f"{rate:.2f}", "bound": f"{peak:.2f}", "share": f"{rate / peak:.0%}",
+        }  # fmt: skip
 
 
 def main() -> None:
-    """Print the page."""
+    """Print the page, and write the table as CSV."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, metavar="FILE")
+    given = parser.parse_args()
     tool = subprocess.run([llvm_mca(), "--version"], capture_output=True, text=True, check=True).stdout
     version = re.search(r"LLVM version (\S+)", tool)
     versions = f"llvm-mca {version[1] if version else 'of an unknown version'}; kernels compiled by triton "
-    versions += f"{triton.__version__} and LLVM {'.'.join(map(str, llvm().llvm_version_info))}; {datetime.date.today()}"
-    print(HEADER.format(versions=versions))
+    versions += f"{triton.__version__} and LLVM {'.'.join(map(str, llvm().llvm_version_info))}"
+    today, every = str(datetime.date.today()), []
+    print(HEADER.format(versions=f"{versions}; {today}"))
     for target in TARGETS.values():
         for choice in choices(target):
-            for row in rows(target, choice):
-                print(row, flush=True)
+            for record in records(target, choice):
+                print(f"| {' | '.join(map(str, record.values()))} |", flush=True)
+                every.append(record)
     print(PEERS)
+    if given.csv is not None:
+        facts = {"date": today, "versions": versions, "how": "modelled by llvm-mca, not measured on the CPU"}
+        tables.write_csv(given.csv, every, facts)
 
 
 if __name__ == "__main__":

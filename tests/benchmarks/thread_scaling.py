@@ -1,6 +1,6 @@
 """How linears scale from one thread to several: this project's, by both schedules, beside torch's in fp32 and bf16.
 
-    python tests/benchmarks/thread_scaling.py [--rounds 15] [--threads 2] [--shapes 128x2048x2048 512x4096x4096]
+    python tests/benchmarks/thread_scaling.py [--rounds 15] [--threads 2] [--record docs/benchmarks]
     OMP_PROC_BIND=true python tests/benchmarks/thread_scaling.py --busy
 
 Prints a Markdown table for every shape, of tasks that take turns. With --busy, another process runs without a pause on
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import recording
 import torch
 from torch import Tensor
 
@@ -101,14 +102,26 @@ def busy(cpu: int) -> Iterator[None]:
         process.wait()
 
 
-def rows(times: dict[str, Times], threads: int, busily: bool) -> Iterator[str]:
-    """The table of one shape."""
-    yield f"| | 1 thread, ms | {threads} threads, ms | times as fast |"
-    yield "|---|---|---|---|"
+def records(shape: str, times: dict[str, Times], threads: int, busily: bool) -> list[dict[str, object]]:
+    """One for each kind of linear of a shape: milliseconds on one thread and on all."""
+    found = []
     for name in dict.fromkeys(key.rsplit(" on ", 1)[0] for key in times):
         one, several = times[f"{name} on 1"], times[f"{name} on {threads}"]
         before, after = (one.median, several.median) if busily else (one.minimum, several.minimum)
-        yield f"| {name} | {1e3 * before:.2f} | {1e3 * after:.2f} | {before / after:.2f} |"
+        found.append({
+            "m x n x k": shape, "peer": name, "one_thread_ms": recording.rounded(1e3 * before),
+            "all_threads_ms": recording.rounded(1e3 * after), "times_as_fast": recording.rounded(before / after),
+        })  # fmt: skip
+    return found
+
+
+def table(found: list[dict[str, object]], threads: int) -> Iterator[str]:
+    """Of one shape."""
+    yield f"| | 1 thread, ms | {threads} threads, ms | times as fast |"
+    yield "|---|---|---|---|"
+    for record in found:
+        cells = (record[key] for key in ("peer", "one_thread_ms", "all_threads_ms", "times_as_fast"))
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
 @torch.no_grad()
@@ -119,6 +132,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--busy", action="store_true")
+    recording.add_options(parser)
     options = parser.parse_args()
     if options.threads < 2:
         parser.error(f"--threads {options.threads}: at least two are needed to compare with one.")
@@ -128,6 +142,7 @@ def main() -> None:
     print("; ".join(f"{name}: {facts[name]}" for name in FACTS))
     print(f"load average {os.getloadavg()[0]:.1f} before, {options.rounds} rounds")
     torch.manual_seed(0)
+    every_record = []
     for shape in options.shapes:
         torch.set_num_threads(options.threads)
         found = tasks(*map(int, shape.split("x")))
@@ -135,7 +150,10 @@ def main() -> None:
         with busy(options.threads - 1) if options.busy else contextlib.nullcontext():
             # Who has slept is seldom interrupted at once, on a machine that others use.
             times = interleaved(every, options.rounds, before=lambda: time.sleep(0.05))
-        print(f"\n{shape}\n", *rows(times, options.threads, options.busy), sep="\n", flush=True)
+        measured = records(shape, times, options.threads, options.busy)
+        every_record += measured
+        print(f"\n{shape}\n", *table(measured, options.threads), sep="\n", flush=True)
+    recording.write(options, "scaling-busy" if options.busy else "scaling", every_record, options.threads)
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ def model(name: str) -> None:
     print("| target | CPU | model | tile | instructions | loads | stack | multiply | per cycle | bound | share |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for choice in tiles(target):
-        for row in machine_model.rows(target, choice):
-            print(row, flush=True)
+        for record in machine_model.records(target, choice):
+            print(f"| {' | '.join(map(str, record.values()))} |", flush=True)
 
 
 def main() -> None:

@@ -1,23 +1,25 @@
 """Decode and prefill of a whole model beside other libraries, interleaved in one process.
 
-    python tests/benchmarks/whole_model.py [--models bf16 int8 ...] [--threads 1] [--prompt 128] [--tokens 32]
+    python tests/benchmarks/whole_model.py [--models bf16 int8 ...] [--threads 1] [--record docs/benchmarks]
 
 The model has the shape of Qwen2.5-0.5B with a vocabulary of 32000 and random weights; its output head is tied to the
-embedding and stays in floating point in all of them. Prints tokens a second, best of the rounds, and the ratio to bf16.
+embedding and stays in floating point, but for int8-head* and llama.cpp, which have it in 8 bits too. Prints tokens a
+second, best of the rounds, and the ratio to bf16.
 torchao's two need torchao, and without VNNI minutes; ``--override-int-mm`` gives it the kernels of this project.
-llama.cpp has its head in Q8_0 too; see `llama_cpp_model.py` for what it needs.
+See `llama_cpp_model.py` for what llama.cpp needs.
 """
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import recording
 import torch
 from llama_cpp_model import LlamaCpp
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from hf_tle_int8 import override_int_mm, quantize_and_replace_linears
-from hf_tle_int8.bench.model import seconds
+from hf_tle_int8.bench.model import Run, Speed, in_turns, seconds
 
 SHAPE = {
     "vocab_size": 32000,
@@ -31,91 +33,109 @@ SHAPE = {
 }
 
 
-def model(dtype: torch.dtype) -> Qwen2ForCausalLM:
+Shape = Mapping[str, int]
+
+
+def model(shape: Shape, dtype: torch.dtype) -> Qwen2ForCausalLM:
     """The same random weights, in one dtype."""
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    made = Qwen2ForCausalLM(Qwen2Config(**SHAPE)).eval()
+    made = Qwen2ForCausalLM(Qwen2Config(**shape)).eval()
     torch.set_default_dtype(torch.float32)
     return made.to(dtype)
 
 
-def int8(dtype: torch.dtype) -> Qwen2ForCausalLM:
-    """Of this project, the rest in ``dtype``."""
-    made = model(dtype)
-    quantize_and_replace_linears(made, skip=["lm_head"])
+def int8(shape: Shape, dtype: torch.dtype, head: bool = False) -> Qwen2ForCausalLM:
+    """Of this project, the rest in ``dtype``; with ``head``, that is untied from the embedding and INT8 too."""
+    made = model(shape, dtype)
+    if head:
+        made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.detach().clone())
+    quantize_and_replace_linears(made, skip=[] if head else ["lm_head"])
     return made
 
 
-def torch_dynamic() -> Qwen2ForCausalLM:
+def torch_dynamic(shape: Shape) -> Qwen2ForCausalLM:
     """torch's dynamic quantization, by the engine of this CPU: uint8 activations per tensor, fp32 in and out."""
-    made = model(torch.float32)
+    made = model(shape, torch.float32)
     made.model = torch.ao.quantization.quantize_dynamic(made.model, {torch.nn.Linear}, torch.qint8)
     return made
 
 
-def torchao() -> Qwen2ForCausalLM:
+def torchao(shape: Shape) -> Qwen2ForCausalLM:
     """torchao's dynamic int8, eager."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-    made = model(torch.bfloat16)
+    made = model(shape, torch.bfloat16)
     quantize_(made.model, Int8DynamicActivationInt8WeightConfig())
     return made
 
 
-def torchao_compiled() -> Qwen2ForCausalLM:
+def torchao_compiled(shape: Shape) -> Qwen2ForCausalLM:
     """torchao's dynamic int8, compiled with frozen weights."""
-    made = torchao()
+    made = torchao(shape)
     made.forward = torch.compile(made.forward, options={"freezing": True})
     return made
 
 
-Run = Callable[[torch.Tensor, int], tuple[float, float]]
-
-
-def of_transformers(make: Callable[[], Qwen2ForCausalLM]) -> Callable[[], Run]:
+def of_transformers(make: Callable[[Shape], Qwen2ForCausalLM]) -> Callable[[Shape], Run]:
     """Makes a model and gives its `seconds`."""
-    return lambda: functools.partial(seconds, make())
+    return lambda shape: functools.partial(seconds, make(shape))
 
 
-MODELS: dict[str, Callable[[], Run]] = {
-    "bf16": of_transformers(lambda: model(torch.bfloat16)),
-    "fp32": of_transformers(lambda: model(torch.float32)),
-    "int8": of_transformers(lambda: int8(torch.bfloat16)),
-    "int8-fp32": of_transformers(lambda: int8(torch.float32)),
+MODELS: dict[str, Callable[[Shape], Run]] = {
+    "bf16": of_transformers(lambda shape: model(shape, torch.bfloat16)),
+    "fp32": of_transformers(lambda shape: model(shape, torch.float32)),
+    "int8": of_transformers(lambda shape: int8(shape, torch.bfloat16)),
+    "int8-head": of_transformers(lambda shape: int8(shape, torch.bfloat16, head=True)),
+    "int8-fp32": of_transformers(lambda shape: int8(shape, torch.float32)),
+    "int8-head-fp32": of_transformers(lambda shape: int8(shape, torch.float32, head=True)),
     "torch-dynamic": of_transformers(torch_dynamic),
     "torchao": of_transformers(torchao),
     "torchao-compiled": of_transformers(torchao_compiled),
-    "llama.cpp": lambda: LlamaCpp(SHAPE),
+    "llama.cpp": LlamaCpp,
 }
+DEFAULT = ["bf16", "fp32", "int8", "int8-head", "int8-fp32", "torch-dynamic"]
+
+
+def records(speeds: Mapping[str, Speed], prompt: int, tokens: int) -> list[dict[str, object]]:
+    """One for each phase of each model."""
+    return [
+        {
+            "peer": name,
+            "phase": phase,
+            "tokens": count,
+            "tokens_per_second": recording.rounded(count / times.minimum),
+            "median_tokens_per_second": recording.rounded(count / times.median),
+            "ratio_to_bf16": recording.rounded(base / times.minimum) if base else None,
+        }
+        for phase, count in (("prefill", prompt), ("decode", tokens))
+        for base in [getattr(speeds["bf16"], phase).minimum if "bf16" in speeds else None]
+        for name, speed in speeds.items()
+        for times in [getattr(speed, phase)]
+    ]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--models", nargs="+", choices=MODELS, default=["bf16", "fp32", "int8", "int8-fp32", "torch-dynamic"]
-    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=DEFAULT)
     parser.add_argument("--override-int-mm", action="store_true", help="torch._int_mm on the kernels of this project")
-    for name, value in (("threads", 1), ("prompt", 128), ("tokens", 32), ("rounds", 3)):
+    values = {"threads": 1, "prompt": 128, "tokens": 32, "rounds": 3, "layers": SHAPE["num_hidden_layers"]}
+    for name, value in values.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    recording.add_options(parser)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.override_int_mm:
         override_int_mm()
-    prompt = torch.randint(0, SHAPE["vocab_size"], (1, given.prompt))
-    models = {name: MODELS[name]() for name in given.models}
-    best = {name: [float("inf")] * 2 for name in models}
-    for run in models.values():
-        run(prompt, 2)
-    for _ in range(given.rounds):
-        for name, run in models.items():
-            best[name] = [min(pair) for pair in zip(best[name], run(prompt, given.tokens), strict=True)]
-    for place, (what, tokens) in enumerate((("prefill", given.prompt), ("decode", given.tokens))):
-        rates = {name: tokens / times[place] for name, times in best.items()}
-        for name, rate in rates.items():
-            ratio = f", {rate / rates['bf16']:.2f} x bf16" if "bf16" in rates else ""
-            print(f"{what}, {name}: {rate:.1f} tokens/s{ratio}", flush=True)
+    shape = {**SHAPE, "num_hidden_layers": given.layers}
+    prompt = torch.randint(0, shape["vocab_size"], (1, given.prompt))
+    runs = {name: MODELS[name](shape) for name in given.models}
+    found = records(in_turns(runs, prompt, given.tokens, given.rounds), given.prompt, given.tokens)
+    for record in found:
+        ratio = f", {record['ratio_to_bf16']} x bf16" if record["ratio_to_bf16"] else ""
+        print(f"{record['phase']}, {record['peer']}: {record['tokens_per_second']} tokens/s{ratio}")
+    recording.write(given, "model", found, given.threads)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,26 @@ def test_what_a_float_checkpoint_with_experts_needs(tmp_path, monkeypatch, dtype
     assert warming.warm(source, dtype) == compiled == [kind]
 
 
+def test_the_options_of_converting(tmp_path, monkeypatch, capsys):
+    compiled = []
+    monkeypatch.setattr(execution, "unavailable", lambda: None)
+    monkeypatch.setattr(execution, "compile_tiles", lambda *kind: compiled.append(kind))
+    # q, k, v and o have a bias, the MLP and the head have none.
+    source = save_tiny_llama(tmp_path / "float", num_hidden_layers=1, attention_bias=True, tie_word_embeddings=True)
+    for options, kind in (
+        (["--modules-to-convert", "mlp"], (torch.float32, None)),
+        (["--modules-to-not-convert", "mlp"], (torch.float32, torch.float32)),
+        (["--modules-to-convert", "nothing", "--quantize-lm-head"], (torch.float32, None)),
+    ):
+        assert main(["cache", "warm", str(source), *options]) == 0
+        assert compiled == [kind]
+        compiled.clear()
+    assert main(["convert", str(source), str(tmp_path / "int8")]) == 0
+    capsys.readouterr()
+    assert main(["cache", "warm", str(tmp_path / "int8"), "--quantize-lm-head"]) == 2
+    assert "is INT8 already: options of converting have no effect on it" in capsys.readouterr().err
+
+
 def test_mistakes_end_in_a_sentence(cache, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(execution, "unavailable", lambda: None)
     assert main(["cache", "warm", "Qwen/Qwen2.5"]) == 2

@@ -4,7 +4,7 @@ import signal
 import pytest
 import torch
 from support import edit_config, save_tiny_llama
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, T5Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, LlamaConfig, T5Config
 
 from hf_tle_int8.cli import causal, generation
 from hf_tle_int8.cli.main import build_parser, main
@@ -122,6 +122,12 @@ def refused(stories_path, tmp_path_factory):
     (root / "damaged" / "model.safetensors").write_bytes(b"0" * 100)
     save_tiny_llama(root / "other tokenizer")
     AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "other tokenizer")
+    save_tiny_llama(root / "other sizes", vocab_size=512)
+    AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "other sizes")
+    edit_config(root / "other sizes", intermediate_size=64)
+    for name, change in {"text for a size": {"hidden_size": "x"}, "no heads": {"num_attention_heads": 0}}.items():
+        LlamaConfig().save_pretrained(root / name)
+        edit_config(root / name, **change)
     (root / "empty").mkdir()
     (root / "file").write_text("")
     return root
@@ -138,6 +144,9 @@ def refused(stories_path, tmp_path_factory):
         ("other tokenizer", "a vocabulary of 96"),
         ("no weights", "cannot be loaded"),
         ("damaged", "cannot be loaded"),
+        ("other sizes", "cannot be loaded: RuntimeError: "),
+        ("text for a size", "'hidden_size' expected int"),
+        ("no heads", "cannot be loaded: ZeroDivisionError: "),
         ("empty", "cannot be loaded"),
         ("file", "is no folder"),
         ("absent/or/elsewhere", "is no folder"),

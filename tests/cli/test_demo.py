@@ -38,7 +38,7 @@ def test_missing_demo_package_names_the_remedy(capsys, monkeypatch):
     assert "pip install 'hf_tle_int8[demo]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [["--max-new-tokens", "x"], ["--unknown"]])
+@pytest.mark.parametrize("option", [["--max-new-tokens", "x"], ["--max-new-tokens", "0"], ["--unknown"]])
 def test_bad_options(option):
     with pytest.raises(SystemExit) as stop:
         main(["demo", *option])
@@ -54,3 +54,13 @@ def test_a_quantized_model_is_no_float_model(stories_path, tmp_path, capsys):
     model.save_pretrained(tmp_path)
     assert main(["demo", str(tmp_path)]) == 2
     assert "is quantized already (quant_method='tle_int8')" in capsys.readouterr().err
+
+
+def test_a_configuration_of_no_model(tmp_path, capsys):
+    from support import edit_config, tiny_llama_config
+
+    tiny_llama_config().save_pretrained(tmp_path)
+    edit_config(tmp_path, hidden_size="big")
+    assert main(["demo", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hf-tle-int8: error: {tmp_path} cannot be loaded: ")

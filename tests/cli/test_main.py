@@ -72,6 +72,21 @@ def test_ctrl_c_has_no_traceback(capsys, monkeypatch):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_failure_has_no_traceback(capsys, monkeypatch):
+    def failed():
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(env, "environment", failed)
+    assert main(["env"]) == 1
+    assert capsys.readouterr().err == "hf-tle-int8: failed: RuntimeError: not enough memory\n"
+
+
+@pytest.mark.parametrize("command", [["linear", "--csv"], ["linear", "--plot"], ["model", "no-model", "--csv"]])
+def test_where_to_write_is_looked_at_before_measuring(tmp_path, capsys, command):
+    assert main(["bench", *command, str(tmp_path / "absent" / "file")]) == 2
+    assert capsys.readouterr().err.startswith(f"hf-tle-int8: error: {tmp_path / 'absent' / 'file'} cannot be written.")
+
+
 def test_errors_have_no_traceback(capsys, tmp_path):
     assert main(["demo", str(tmp_path)]) == 2
     error = capsys.readouterr().err

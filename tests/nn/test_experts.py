@@ -164,7 +164,8 @@ class TestCompile:
         x, experts = torch.randn(5, 36, requires_grad=True), torch.tensor([0, 0, 3, 5, 6])
         bias = torch.randn(6, 48, requires_grad=True)
         arguments = (x, experts, held(layer)[1].detach(), layer.down_proj_scale, bias, 36)
-        torch.library.opcheck(torch.ops.tle_int8.expert_linear.default, arguments)
+        outcomes = torch.library.opcheck(torch.ops.tle_int8.expert_linear.default, arguments)
+        assert set(outcomes.values()) == {"SUCCESS"}
 
     def test_row_major_weights_are_reported(self, layer):
         expert_ops._warn_of_row_major_weights.cache_clear()
@@ -267,6 +268,9 @@ class TestState:
         [
             ("down_proj", lambda t: t.float(), r"down_proj\[0\] has dtype torch.float32"),
             ("down_proj", lambda t: t[:2], r"size mismatch for down_proj"),
+            ("down_proj", lambda t: t[0, 0, 0], r"down_proj has shape \(\), one number: \[\d+, 48, \d+\] is needed"),
+            ("down_proj_scale", lambda t: t[0, 0, 0], r"down_proj_scale has shape \(\), .* Load the state dict"),
+            ("down_proj_scale", lambda t: 1.0, r"down_proj_scale is a float: a torch.Tensor is needed"),
             ("up_proj_scale", lambda t: t * 0, r"gate_up_proj_scale\[0\] is 0\.0 for output channel 0"),
             ("up_proj_scale", lambda t: t[:, :3], r"gate_up_proj_scale\[0\] has shape \(3, 1\)"),
         ],

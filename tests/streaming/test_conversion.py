@@ -152,6 +152,11 @@ def test_compressed_tensors(folders, tmp_path):
     assert not (tmp_path / "gpt2").exists()
 
 
+def test_other_formats_are_refused():
+    with pytest.raises(ConfigError, match="format='gguf' is not one of tle_int8, compressed-tensors"):
+        Options(TLEInt8Config(), format="gguf")
+
+
 def copy_with(folder: Path, to: Path, **changes: torch.Tensor | None) -> Path:
     shutil.copytree(folder, to)
     edit_checkpoint(to, lambda tensors: tensors.update({name.replace("__", "."): t for name, t in changes.items()}))
@@ -194,6 +199,17 @@ def test_damage_is_named_and_nothing_is_left(folders, tmp_path):
         with pytest.raises(error, match=message):
             convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config()))
         assert not list(tmp_path.glob("int8*"))
+
+
+def test_experts_of_which_a_projection_is_missing(tmp_path):
+    source = save_moe(tmp_path / "float", "qwen")
+    up = [f"model.layers.0.mlp.experts.{expert}.up_proj.weight" for expert in range(6)]
+    edit_checkpoint(source, lambda tensors: [tensors.pop(name) for name in up])
+    with pytest.raises(
+        CheckpointError, match=r"has 0 tensors \S*up_proj\.weight, and the model 6 experts.*save it again"
+    ):
+        convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config()))
+    assert not list(tmp_path.glob("int8*"))
 
 
 def test_tensors_that_the_model_does_not_have(folders, tmp_path):

@@ -1,7 +1,16 @@
 """The peers, each in a module of its own that imports its library when a layer is built."""
 
 from hf_tle_int8.bench.layer import Peer
-from hf_tle_int8.bench.peers import onnx_runtime, open_vino, ours, torch_ao, torch_dynamic, torch_float, torch_int_mm
+from hf_tle_int8.bench.peers import (
+    llama_cpp,
+    onnx_runtime,
+    open_vino,
+    ours,
+    torch_ao,
+    torch_dynamic,
+    torch_float,
+    torch_int_mm,
+)
 
 BASE = torch_float.BF16.name
 PEERS: tuple[Peer, ...] = (
@@ -15,4 +24,5 @@ PEERS: tuple[Peer, ...] = (
     onnx_runtime.DYNAMIC,
     onnx_runtime.BLOCKS,
     open_vino.PEER,
+    llama_cpp.PEER,
 )
