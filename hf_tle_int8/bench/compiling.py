@@ -1,6 +1,5 @@
 """How long the kernels of linears take to compile, and to load from Triton's cache, each in fresh processes."""
 
-import os
 import statistics
 import subprocess
 import sys
@@ -79,17 +78,17 @@ def _pair(kernel: str, dtype: torch.dtype) -> tuple[float, float, float]:
 
 def _process(kernel: str, dtype: torch.dtype, cache: str) -> tuple[float, float]:
     """Seconds before ``kernel`` and for it, in a new process."""
-    command = [sys.executable, "-m", __name__, kernel, str(dtype).removeprefix("torch.")]
-    environment = {**os.environ, "TRITON_CACHE_DIR": cache}
-    output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    command = [sys.executable, "-m", __name__, kernel, str(dtype).removeprefix("torch."), cache]
+    output = subprocess.run(command, capture_output=True, text=True, check=False)
     if output.returncode:
         raise RuntimeError(f"the process that compiles {kernel} ended with {output.returncode}:\n{output.stderr}")
     once, own = output.stdout.split()
     return float(once), float(own)
 
 
-def _main(kernel: str, dtype: str) -> None:
+def _main(kernel: str, dtype: str, cache: str) -> None:
     """What `_process` runs."""
+    triton.knobs.cache.dir = cache
     compile_kernel = execution.kernels(getattr(torch, dtype), getattr(torch, dtype))[kernel]
     start = time.perf_counter()
     prepare(_first, {"x": "*i32", "n": "i32"}, {"BLOCK": 8}, execution.target())

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hf_tle_int8.cli.options import positive
+from hf_tle_int8.cli.options import check_writable, positive
 
 _DESCRIPTION = """\
 Time the compiling of each kernel that INT8 linears need on this machine: cold, with nothing in Triton's cache, and
@@ -42,6 +41,7 @@ def add_parser(kinds: Any) -> None:
     add("--processes", type=positive, default=3, metavar="N", help="pairs of them a kernel (default: %(default)s)")
     add("--csv", type=Path, metavar="FILE", help="also write one line a kernel to FILE, with the machine and versions")
     add("--json", action="store_true", help="print one JSON object instead of Markdown")
+    add("--load-average", type=float, metavar="L", help="before a series of benchmarks, for the facts (default: now)")
     parser.set_defaults(run=run)
 
 
@@ -50,17 +50,19 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         ValueError: ``--kernels`` names none.
-        RuntimeError: kernels cannot run here.
+        OSError: kernels cannot run here, or the file of ``--csv`` cannot be written.
+        RuntimeError: a process that compiles failed.
     """
     from hf_tle_int8 import execution
     from hf_tle_int8.bench import compiling, tables
 
+    check_writable(arguments.csv)
+    if (reason := execution.unavailable()) is not None:
+        raise OSError(f"kernels cannot run here: {reason}")
     facts = {
-        **tables.surroundings(torch.get_num_threads()),
-        "target of the kernels": execution.target().name,
+        **tables.surroundings(torch.get_num_threads(), arguments.load_average),
         "dtype": arguments.dtype,
         "processes": str(arguments.processes),
-        "load average before": f"{os.getloadavg()[0]:.2f}",
     }
     dtype = getattr(torch, arguments.dtype)
     kernels = _chosen(list(execution.kernels(dtype, dtype)), arguments.kernels)

@@ -48,6 +48,12 @@ def test_what_a_process_that_fails_wrote_is_shown(monkeypatch, tmp_path):
         compiling.measure(["quantize 1"], torch.float32, 1, print)
 
 
-def test_unknown_kernels_are_refused(capsys):
-    assert main([*ONE[:2], "--kernels", "scatter"]) == 2
+def test_what_cannot_be_measured_is_refused_before_anything_runs(capsys, monkeypatch, tmp_path):
+    monkeypatch.delattr(compiling, "measure")
+    assert main(["bench", "compile", "--kernels", "scatter"]) == 2
     assert "scatter" in capsys.readouterr().err
+    assert main(["bench", "compile", "--csv", str(tmp_path / "none" / "compile.csv")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    monkeypatch.setattr(execution, "unavailable", lambda: "llvmlite is not installed")
+    assert main(["bench", "compile"]) == 2
+    assert "kernels cannot run here: llvmlite is not installed" in capsys.readouterr().err
