@@ -11,7 +11,7 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 SITE = build/site
 HUB_KERNELS = build/tle-int8
 
-.PHONY: demo docs test test-older-transformers lint format bench plots hub-kernels clean
+.PHONY: demo docs test test-older-transformers lint format bench plots hub-kernels dist clean $(VENVS)/dist/ready
 
 demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
@@ -49,6 +49,14 @@ hub-kernels:
 	rm -rf $(HUB_KERNELS)
 	$(PYTHON) kernels/hub/lay_out.py $(HUB_KERNELS)
 
+# An sdist, the wheel that it makes, and that wheel at work in an environment of its own.
+dist: $(VENVS)/dist/ready
+	rm -rf dist hf_tle_int8.egg-info
+	$(VENVS)/dist/bin/python -m build
+	$(VENVS)/dist/bin/twine check --strict dist/*
+	$(VENVS)/dist/$(PIP_INSTALL) -c constraints.txt dist/*.whl
+	$(VENVS)/dist/bin/python -I tests/installed.py
+
 clean:
 	rm -rf $(VENVS) build dist *.egg-info
 
@@ -73,6 +81,11 @@ $(VENVS)/docs/ready: setup.cfg constraints.txt
 $(VENVS)/test/ready: setup.cfg constraints.txt
 	$(new_environment)
 	$(@D)/$(PIP_INSTALL) -c constraints.txt -e '.[test,demo]'
+	touch $@
+
+$(VENVS)/dist/ready:
+	$(new_environment)
+	$(@D)/$(PIP_INSTALL) -c constraints.txt build twine
 	touch $@
 
 $(VENVS)/transformers-%/ready: setup.cfg constraints.txt

@@ -126,8 +126,8 @@ def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, 
     return _Plan(call, _rows(m, k, dtype, choice), (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads)
 
 
-def compile_tiles(dtype: torch.dtype, bias: torch.dtype | None) -> None:
-    """Compile what linears need for any number of rows; what is in Triton's cache is loaded.
+def kernels(dtype: torch.dtype, bias: torch.dtype | None) -> dict[str, Callable[[], object]]:
+    """What compiles each kernel that linears need for any number of rows, or loads it from Triton's cache, by its name.
 
     Args:
         dtype: of their input, fp32, fp16 or bf16.
@@ -136,8 +136,18 @@ def compile_tiles(dtype: torch.dtype, bias: torch.dtype | None) -> None:
     Raises:
         RuntimeError: see `unavailable`.
     """
-    for rows, _ in layout().tiles:
-        _plan(rows, 1, 1, dtype, bias, 1)
+    x, found = _TYPES[dtype], dict[str, Callable[[], object]]()
+    for m, n in layout().tiles:
+        rows = m if layout().interleaved else 1
+        found[f"quantize {rows}"] = functools.partial(_quantizer, dtype, rows)
+        found[f"gemm {m}x{n}"] = functools.partial(_gemm, (m, n, rows), x, None if bias is None else _TYPES[bias])
+    return found
+
+
+def compile_tiles(dtype: torch.dtype, bias: torch.dtype | None) -> None:
+    """Compile all `kernels`."""
+    for compile_kernel in kernels(dtype, bias).values():
+        compile_kernel()
 
 
 _PLANS: dict[tuple[Any, ...], _Plan] = {}

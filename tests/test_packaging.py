@@ -2,9 +2,12 @@
 
 import ast
 import configparser
+import email
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from conftest import REPOSITORY
 
 import hf_tle_int8.kernels
+from hf_tle_int8 import version
 from hf_tle_int8.backend import settings
 
 
@@ -52,25 +56,53 @@ def test_import_kernels_finds_hugging_faces_package(folder):
     assert REPOSITORY not in Path(path).parents
 
 
-def test_wheel_holds_our_packages_and_nothing_else(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
-    copy = tmp_path / "source"
-    ignored = {".git", ".venv", "build", "dist"}
-    import shutil
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with the sdist, the wheel made of it, and nothing else."""
+    folder = tmp_path_factory.mktemp("built")
+    copy, dist = folder / "source", folder / "dist"
+    shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__"))
+    pack = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", pack, str(dist)], cwd=copy, capture_output=True, check=True)
+    (sdist,) = dist.iterdir()
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(dist)]
+    subprocess.run([*build, str(sdist)], cwd=folder, capture_output=True, check=True)
+    return dist
 
-    shutil.copytree(REPOSITORY, copy, ignore=lambda _, names: ignored & set(names))
-    output = subprocess.run([*build, str(copy)], capture_output=True, text=True, check=False)
-    assert output.returncode == 0, output.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+
+def test_wheel_holds_our_packages_and_nothing_else(built):
+    (wheel,) = built.glob("*.whl")
     archive = zipfile.ZipFile(wheel)
     names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"hf_tle_int8"}
+    assert {f"{package.replace('.', '/')}/__init__.py" for package in packages_in_tree()} < set(names)
     assert "hf_tle_int8/kernels/scheme.py" in names
     assert "hf_tle_int8/py.typed" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
     group = f"[{settings.ENTRY_POINT_GROUP}]\n{settings.NAME} = {settings.__package__}\n"
     assert group in archive.read(entry_points).decode()
+
+
+def test_sdist_holds_what_wheels_are_built_of(built):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    files = {"LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py"}
+    assert tops == files | {"hf_tle_int8", "hf_tle_int8.egg-info", "kernels"}
+
+
+def test_metadata_names_license_author_and_the_version_of_version_py(built):
+    (wheel,) = built.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Version"] == version.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Author"]
+    minor = {line.rpartition(" ")[2] for line in metadata.get_all("Classifier") if "Python :: 3." in line}
+    assert minor == {"3.10", "3.11", "3.12", "3.13"}
 
 
 def test_what_is_imported_is_required():
@@ -99,3 +131,12 @@ def test_constraints_pin_every_requirement():
     names = {entry.split(">")[0].split(";")[0].strip() for entry in required if entry.strip()}
     assert names <= pinned
     assert "torch==2.13.0" in (REPOSITORY / "constraints.txt").read_text()
+
+
+def test_hooks_check_with_the_versions_of_the_constraints():
+    pinned = set((REPOSITORY / "constraints.txt").read_text().splitlines())
+    text = (REPOSITORY / ".pre-commit-config.yaml").read_text()
+    versions = re.findall(r"additional_dependencies: \[(.*)\]", text)
+    assert len(versions) == 2
+    assert set(versions) <= pinned
+    assert {"ruff check", "ruff format", "mypy"} <= set(re.findall(r"name: (.*)", text))

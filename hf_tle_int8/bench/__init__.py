@@ -1,1 +1,1 @@
-"""Linears of this project beside those of others, and models in INT8 and float: what ``hf-tle-int8 bench`` runs."""
+"""What ``hf-tle-int8 bench`` runs: linears beside those of others, models in INT8 and float, compiling."""

