@@ -87,7 +87,9 @@ def unpack_channels(panels: Tensor, start: int, stop: int, k: int) -> Tensor:
     first = start // columns
     some = panels[first : -(-stop // columns)]
     rows = _words(some.flatten(2), group).transpose(1, 2).contiguous().flatten(0, 1).view(torch.int8)
-    return rows[start - first * columns : stop - first * columns, :k].contiguous()
+    found = rows[start - first * columns : stop - first * columns, :k]
+    # Not a view of leading rows: Hugging Face cuts shards by the size of the memory, which would be padded.
+    return found if found.shape == rows.shape else found.clone(memory_format=torch.contiguous_format)
 
 
 def _words(x: Tensor, group: int) -> Tensor:
