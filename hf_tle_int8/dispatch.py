@@ -25,6 +25,8 @@ class Scheme:
         steps: groups of k that one iteration of a kernel takes.
         flipped: whether activations lie with their sign bits flipped, as the target's instruction wants them.
         tiles: ``(rows, columns)`` by ascending rows; the first with as many rows as there are serves, or the last.
+        matrix_rows: tiles of as many rows or more are multiplied in tile registers, by `MATRIX_STEPS` groups of k and
+            with activations as they are; None: there are no such registers.
     """
 
     packing: Packing
@@ -32,6 +34,14 @@ class Scheme:
     steps: int
     flipped: bool
     tiles: tuple[tuple[int, int], ...]
+    matrix_rows: int | None = None
+
+    def choice(self, tile_m: int, tile_n: int, threads: int = 1) -> "Choice":
+        """A tile with all that goes with it."""
+        rows = tile_m if self.interleaved else 1
+        if self.matrix_rows is not None and tile_m >= self.matrix_rows:
+            return Choice(tile_m, tile_n, rows, MATRIX_STEPS, False, threads)
+        return Choice(tile_m, tile_n, rows, self.steps, self.flipped, threads)
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,16 @@ class Choice:
         tile_m: rows of a tile.
         tile_n: columns of a tile.
         rows: of activations that lie together, see `Scheme`.
+        steps: groups of k that an iteration takes.
+        flipped: whether activations lie with their sign bits flipped.
         threads: how many to use.
     """
 
     tile_m: int
     tile_n: int
     rows: int
+    steps: int
+    flipped: bool
     threads: int
 
 
@@ -59,8 +73,8 @@ def constexprs(layout: Scheme, choice: Choice) -> dict[str, Any]:
         "ROWS": choice.rows,
         "COLUMNS": layout.packing.columns,
         "GROUP": layout.packing.group,
-        "STEPS": layout.steps,
-        "FLIPPED": layout.flipped,
+        "STEPS": choice.steps,
+        "FLIPPED": choice.flipped,
     }
 
 
@@ -68,16 +82,23 @@ def constexprs(layout: Scheme, choice: Choice) -> dict[str, Any]:
 QUANTIZED_BLOCK = 64
 
 # Rows of a tile.
-MOST_ROWS = 16
+MOST_ROWS = 32
 
-# Columns and k are padded to what every tile below divides.
+# Groups of four k of a tile register of 64 bytes a row.
+MATRIX_STEPS = 16
+
+# Columns and k are padded to what every tile below divides; 64 columns of bytes are four streams of panels, which read
+# memory faster than two.
 _N_MULTIPLE = 32
 
 _SMMLA = Scheme(Packing(8, 8, _N_MULTIPLE, 32), True, 4, False, ((2, 32), (4, 16), (8, 8)))
 _SDOT = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 16), (8, 8)))
 _AVX2 = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 16)))
 _VNNI_256 = Scheme(Packing(8, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 16), (4, 16)))
-_VNNI_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, True, ((1, 32), (2, 32), (4, 32), (8, 32)))
+_VNNI_512 = Scheme(Packing(16, 4, 2 * _N_MULTIPLE, 16), False, 4, True, ((1, 64), (2, 64), (4, 32), (8, 32)))
+_AMX = Scheme(
+    Packing(16, 4, 2 * _N_MULTIPLE, 64), False, 4, True, ((1, 64), (2, 64), (4, 64), (16, 64), (32, 32)), matrix_rows=16
+)
 _WIDENING_512 = Scheme(Packing(16, 4, _N_MULTIPLE, 16), False, 4, False, ((1, 32), (2, 32), (4, 32)))
 
 SCHEMES = {
@@ -89,6 +110,7 @@ SCHEMES = {
     "avx512": _WIDENING_512,
     "avx512vnni": _VNNI_512,
     "avx512bf16": _VNNI_512,
+    "amx": _AMX,
 }
 
 # Multiply-adds that are worth a thread.
@@ -116,7 +138,7 @@ def with_tiles(layout: Scheme, text: str) -> Scheme:
     packing = layout.packing
     columns = [packing.columns << shift for shift in range(8) if packing.n_multiple % (packing.columns << shift) == 0]
     least = 2 if layout.interleaved else 1
-    fit = all(m in (least, 2, 4, 8, MOST_ROWS) and n in columns for m, n in tiles)
+    fit = all(m in (least, 2, 4, 8, 16, MOST_ROWS) and n in columns for m, n in tiles)
     if len(tiles) < len(found) or not fit or rows != sorted(set(rows)):
         raise ConfigError(
             f"{VARIABLE}={text!r} is not a list of tiles by ascending rows, such as 2x32,4x16: rows are {least} to "
@@ -138,4 +160,4 @@ def choose(m: int, n: int, k: int, layout: Scheme, threads: int) -> Choice:
     """
     tile_m, tile_n = next((tile for tile in layout.tiles if m <= tile[0]), layout.tiles[-1])
     team = max(1, min(threads, m * n * k // _WORK_PER_THREAD))
-    return Choice(tile_m, tile_n, tile_m if layout.interleaved else 1, team)
+    return layout.choice(tile_m, tile_n, team)

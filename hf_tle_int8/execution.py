@@ -82,18 +82,18 @@ def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any]) -> Call
 
 
 @functools.cache
-def _quantizer(dtype: torch.dtype, rows: int) -> Callable[..., None]:
+def _quantizer(dtype: torch.dtype, rows: int, flipped: bool) -> Callable[..., None]:
     from hf_tle_int8.kernels.quantize import quantize
 
-    values = {"ROWS": rows, "GROUP": layout().packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": layout().flipped}
+    values = {"ROWS": rows, "GROUP": layout().packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": flipped}
     return compiled(quantize, {"x": f"*{_TYPES[dtype]}"}, values)
 
 
 @functools.cache
-def _gemm(tile: tuple[int, int, int], x: str, bias: str | None) -> Callable[..., None]:
+def _gemm(tile: tuple[int, int], x: str, bias: str | None) -> Callable[..., None]:
     from hf_tle_int8.kernels.linear import gemm
 
-    values = {**constexprs(layout(), Choice(*tile, 1)), "HAS_BIAS": bias is not None}
+    values = {**constexprs(layout(), layout().choice(*tile)), "HAS_BIAS": bias is not None}
     return compiled(gemm, {"x": f"*{x}", "y": f"*{x}", "bias": f"*{bias or x}"}, values)
 
 
@@ -115,14 +115,13 @@ class _Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def _rows(m: int, k: int, dtype: torch.dtype, choice: Choice) -> activations.Quantize:
-    call, padded_k = _quantizer(dtype, choice.rows), layout().packing.padded(1, k)[1]
+    call, padded_k = _quantizer(dtype, choice.rows, choice.flipped), layout().packing.padded(1, k)[1]
     return activations.quantize(call, m, k, padded_k, choice)
 
 
 def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, threads: int) -> _Plan:
     choice = choose(m, n, k, layout(), threads)
-    tile = choice.tile_m, choice.tile_n, choice.rows
-    call = _gemm(tile, _TYPES[dtype], None if bias is None else _TYPES[bias])
+    call = _gemm((choice.tile_m, choice.tile_n), _TYPES[dtype], None if bias is None else _TYPES[bias])
     return _Plan(call, _rows(m, k, dtype, choice), (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads)
 
 
@@ -138,9 +137,10 @@ def kernels(dtype: torch.dtype, bias: torch.dtype | None) -> dict[str, Callable[
     """
     x, found = _TYPES[dtype], dict[str, Callable[[], object]]()
     for m, n in layout().tiles:
-        rows = m if layout().interleaved else 1
-        found[f"quantize {rows}"] = functools.partial(_quantizer, dtype, rows)
-        found[f"gemm {m}x{n}"] = functools.partial(_gemm, (m, n, rows), x, None if bias is None else _TYPES[bias])
+        rows, flipped = (choice := layout().choice(m, n)).rows, choice.flipped
+        name = f"quantize {rows}{' flipped' * flipped}"
+        found[name] = functools.partial(_quantizer, dtype, rows, flipped)
+        found[f"gemm {m}x{n}"] = functools.partial(_gemm, (m, n), x, None if bias is None else _TYPES[bias])
     return found
 
 

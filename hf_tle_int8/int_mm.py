@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_tle_int8 import execution
-from hf_tle_int8.dispatch import QUANTIZED_BLOCK, Choice, choose, constexprs
+from hf_tle_int8.dispatch import QUANTIZED_BLOCK, choose, constexprs
 
 _libraries: list[Any] = []
 
@@ -84,9 +84,9 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     padded_m = -(-m // choice.tile_m) * choice.tile_m
     q = torch.empty((padded_m, padded_k), dtype=torch.int8)
     panels = torch.empty((padded_n, padded_k), dtype=torch.int8)
-    _pack(a, q, choice.rows, here.flipped, choice.threads)
+    _pack(a, q, choice.rows, choice.flipped, choice.threads)
     _pack(b.t(), panels, here.packing.columns, False, choice.threads)
-    call = _multiplier(choice.tile_m, choice.tile_n, choice.rows)
+    call = _multiplier(choice.tile_m, choice.tile_n)
     programs = padded_m // choice.tile_m, -(-n // choice.tile_n)
     call(q.data_ptr(), panels.data_ptr(), out.data_ptr(), n, m, n, padded_k, *programs, 1, choice.threads)
     return out
@@ -109,8 +109,9 @@ def _packer(rows: int, flipped: bool, transposed: bool) -> Callable[..., None]:
 
 
 @functools.cache
-def _multiplier(tile_m: int, tile_n: int, rows: int) -> Callable[..., None]:
+def _multiplier(tile_m: int, tile_n: int) -> Callable[..., None]:
     from hf_tle_int8.kernels.linear import gemm_int32
 
-    values = constexprs(execution.layout(), Choice(tile_m, tile_n, rows, 1))
+    layout = execution.layout()
+    values = constexprs(layout, layout.choice(tile_m, tile_n))
     return execution.compiled(gemm_int32, {"y": "*i32"}, values)

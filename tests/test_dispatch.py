@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_tle_int8.backend.dot.integers import INT8_DOTS
+from hf_tle_int8.backend.dot.plan import plan
+from hf_tle_int8.backend.ir import I8
 from hf_tle_int8.backend.target import TARGETS, VARIABLE, named
 from hf_tle_int8.dispatch import MOST_ROWS, QUANTIZED_BLOCK, SCHEMES, Choice, choose, constexprs, scheme, with_tiles
 from hf_tle_int8.errors import ConfigError
@@ -36,6 +38,19 @@ def test_the_layout_is_that_of_the_instruction(target):
     assert layout.packing.columns % (1 << instruction.column_bits) == 0
     assert layout.interleaved == (instruction.row_bits > 0)
     assert layout.flipped == instruction.unsigned_rows
+    assert (layout.matrix_rows is not None) == (target.tile_registers > 0)
+
+
+@EVERY_TARGET
+def test_a_tile_is_as_its_own_instruction_wants_it(target):
+    layout = scheme(target)
+    for rows, columns in layout.tiles:
+        choice = layout.choice(rows, columns)
+        k = choice.steps * layout.packing.group
+        instruction = plan(target, I8, (rows, k), (k, columns), without_least=True).instruction
+        assert instruction.tiles == (target.tile_registers > 0 and rows >= 1 << instruction.row_bits > 1)
+        assert choice.flipped == instruction.unsigned_rows
+        assert layout.packing.k_multiple % k == 0 == k % (1 << instruction.k_bits)
 
 
 @EVERY_TARGET
@@ -43,7 +58,6 @@ def test_tiles_divide_what_is_padded(target):
     layout = scheme(target)
     packing = layout.packing
     assert packing.n_multiple % packing.columns == packing.k_multiple % packing.group == 0
-    assert packing.k_multiple % (layout.steps * packing.group) == 0
     assert QUANTIZED_BLOCK % packing.group == 0
     for rows, columns in tiles(target):
         assert packing.n_multiple % columns == columns % packing.columns == 0
@@ -63,8 +77,8 @@ def test_the_first_tile_with_enough_rows_serves(target):
 def test_other_tiles_for_experiments():
     layout = scheme(named("neon-i8mm"))
     assert with_tiles(layout, "4x16, 8 x 8").tiles == ((4, 16), (8, 8))
-    assert choose(1, 64, 64, with_tiles(layout, "4x16"), 1) == Choice(4, 16, 4, 1)
-    for text in ("", "4", "4x", "4x16,", "1x8", "3x8", "32x8", "4x12", "4x64", "8x8,4x16", "4x8,4x16", "-4x8", "4x8x2"):
+    assert choose(1, 64, 64, with_tiles(layout, "4x16"), 1) == Choice(4, 16, 4, 4, False, 1)
+    for text in ("", "4", "4x", "4x16,", "1x8", "3x8", "64x8", "4x12", "4x64", "8x8,4x16", "4x8,4x16", "-4x8", "4x8x2"):
         with pytest.raises(ConfigError, match=r"list of tiles .* one of \[8, 16, 32\]") as error:
             with_tiles(layout, text)
         assert repr(text) in str(error.value)
@@ -101,7 +115,7 @@ def test_rows_lie_together_where_the_instruction_takes_several(target):
 
 
 def test_constexprs_are_those_of_the_kernels():
-    values = constexprs(scheme(named("avxvnni")), Choice(2, 16, 1, 3))
+    values = constexprs(scheme(named("avxvnni")), Choice(2, 16, 1, 4, True, 3))
     for kernel, own in ((linear.gemm, {"HAS_BIAS"}), (linear.gemm_int32, set())):
         assert values.keys() | own == {parameter.name for parameter in kernel.params if parameter.is_constexpr}
     assert values == {"TILE_M": 2, "TILE_N": 16, "ROWS": 1, "COLUMNS": 8, "GROUP": 4, "STEPS": 4, "FLIPPED": True}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_tle_int8.backend.codegen import llvm, target_machine
+from hf_tle_int8.backend.hwcap import may_use_tiles
 from hf_tle_int8.backend.target import Target
 
 _lock = threading.Lock()
@@ -23,12 +24,18 @@ class LoadedObject:
         imports: addresses of functions that the object calls, by name; others are looked for in this process.
 
     Raises:
-        RuntimeError: the object cannot be linked, or lacks a symbol; LLVM's message is included.
+        RuntimeError: the object cannot be linked, or lacks a symbol; LLVM's message is included. Or Linux refuses to
+            let this process use the target's tile registers.
     """
 
     def __init__(
         self, object_code: bytes, target: Target, symbols: list[str], imports: Mapping[str, int] | None = None
     ):
+        if target.tile_registers and not may_use_tiles():
+            raise RuntimeError(
+                f"Linux refuses the tile registers of AMX to this process, which code for the target {target.name} "
+                f"needs. Compile for another one."
+            )
         with _lock:
             if target not in _jits:
                 _jits[target] = llvm().create_lljit_compiler(target_machine(target))

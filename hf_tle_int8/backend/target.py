@@ -37,6 +37,7 @@ class Target:
         bf16_dot: ``bfmmla``, ``dpbf16`` or ``fma`` (none).
         packing: of int8 weights.
         masked_memory: whether masked loads and stores are instructions.
+        tile_registers: how many registers of 16 rows of 64 bytes there are, for products of such matrices (AMX).
     """
 
     name: str
@@ -50,6 +51,7 @@ class Target:
     bf16_dot: str
     packing: Packing
     masked_memory: bool
+    tile_registers: int = 0
 
     @property
     def triple(self) -> str:
@@ -70,9 +72,10 @@ _BY_FOUR, _BY_EIGHT, _WIDE = Packing(8, 4), Packing(8, 8), Packing(16, 4)
 
 _DOTPROD = ("dotprod", "fullfp16")
 _VNNI = ("avx512vnni",)
+_AMX = (*_VNNI, "avx512bf16", "amx-tile", "amx-int8")
 
 # LLVM's model of neoverse-v2 gives ldp of two vectors three of the six places in a cycle, and ldr one each.
-# name, arch, cpu, tune, features, vector bytes, registers, int8 dot, bf16 dot, packing, masked memory
+# name, arch, cpu, tune, features, vector bytes, registers, int8 dot, bf16 dot, packing, masked memory, tile registers
 _ROWS = (
     ("neon", "aarch64", "generic", "cortex-a72", (), 16, 32, "widening", "fma", _BY_FOUR, False),
     ("neon-dotprod", "aarch64", "generic", "neoverse-n1", _DOTPROD, 16, 32, "sdot", "fma", _BY_FOUR, False),
@@ -94,6 +97,7 @@ _ROWS = (
     ("avx512", "x86_64", "x86-64-v4", "skylake-avx512", (), 64, 32, "widening", "fma", _WIDE, True),
     ("avx512vnni", "x86_64", "x86-64-v4", "icelake-server", _VNNI, 64, 32, "vpdpbusd", "fma", _WIDE, True),
     ("avx512bf16", "x86_64", "x86-64-v4", "znver4", (*_VNNI, "avx512bf16"), 64, 32, "vpdpbusd", "dpbf16", _WIDE, True),
+    ("amx", "x86_64", "x86-64-v4", "sapphirerapids", _AMX, 64, 32, "vpdpbusd", "dpbf16", _WIDE, True, 8),
 )
 TARGETS = {row[0]: Target(*row) for row in _ROWS}
 
@@ -108,6 +112,7 @@ _REQUIRED = {
         "neon": {"asimd"},
     },
     "x86_64": {
+        "amx": _V4 | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8"},
         "avx512bf16": _V4 | {"avx512_vnni", "avx512_bf16"},
         "avx512vnni": _V4 | {"avx512_vnni"},
         "avx512": _V4,

@@ -106,7 +106,7 @@ def linear_of_panels(x: Tensor, panels: Tensor, scale: Tensor, bias: Tensor | No
     programs = -(-m // choice.tile_m), -(-n // choice.tile_n)
     room = programs[0] * choice.tile_m
     q, scale_x = torch.empty(room * padded_k, dtype=torch.int8), torch.empty(room, dtype=torch.float32)
-    _quantize_rows(x, q, scale_x, choice.rows, padded_k, here.flipped, choice.threads)
+    _quantize_rows(x, q, scale_x, choice.rows, padded_k, choice.flipped, choice.threads)
     types = frozenset({("y", x.dtype), ("bias", x.dtype if bias is None else bias.dtype)})
     call = _compiled(linear.gemm, types, **constexprs(here, choice), HAS_BIAS=bias is not None)
     added = 0 if bias is None else bias.data_ptr()
@@ -130,7 +130,7 @@ def int_product(a: Tensor, b: Tensor) -> Tensor:
     y = torch.empty((m, n), dtype=torch.int32)
     choice, (padded_n, padded_k) = _choice(m, n, k), here.packing.padded(n, k)
     programs = -(-m // choice.tile_m), -(-n // choice.tile_n)
-    q = _pack_rows(a, (programs[0] * choice.tile_m, padded_k), choice.rows, here.flipped, choice.threads)
+    q = _pack_rows(a, (programs[0] * choice.tile_m, padded_k), choice.rows, choice.flipped, choice.threads)
     panels = _pack_rows(b.t(), (padded_n, padded_k), here.packing.columns, False, choice.threads)
     call = _compiled(linear.gemm_int32, frozenset({("y", torch.int32)}), **constexprs(here, choice))
     call(q.data_ptr(), panels.data_ptr(), y.data_ptr(), n, m, n, padded_k, *programs, 1, choice.threads)

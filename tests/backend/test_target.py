@@ -21,6 +21,7 @@ SKYLAKE = HASWELL | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
         (SKYLAKE, "x86_64", "avx512"),
         (SKYLAKE | {"avx512_vnni"}, "x86_64", "avx512vnni"),
         (SKYLAKE | {"avx512_vnni", "avx512_bf16", "avx_vnni"}, "x86_64", "avx512bf16"),
+        (SKYLAKE | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"}, "x86_64", "amx"),
     ],
 )
 def test_best_target_of_a_cpu(features, machine, expected):

@@ -14,8 +14,9 @@ def test_bandwidth_and_peak_are_those_of_a_computer():
 def test_no_multiplication_leaves_the_loop(name):
     chosen = target.named(name)
     text = codegen.compile_module(chosen, machine.peak_module(chosen)).assembly
-    instruction = {"widening": {"aarch64": "smull", "x86_64": "vpmaddwd"}[chosen.arch]}.get(
-        chosen.int8_dot, chosen.int8_dot
-    )
+    name = machine.peak_instruction(chosen).name
+    instruction = {"widening": {"aarch64": "smull", "x86_64": "vpmaddwd"}[chosen.arch]}.get(name, name)
     loops = [text[text.index(label) :] for label in [line for line in text.splitlines() if line.startswith(".LBB0")]]
-    assert max(loop.split("\n.L")[0].count(instruction) for loop in loops) >= machine._ACCUMULATORS
+    assert max(loop.split("\n.L")[0].count(instruction) for loop in loops) >= machine.accumulators(
+        machine.peak_instruction(chosen)
+    )

@@ -10,6 +10,7 @@ llvm-mca is the newest of ``llvm-mca-N`` and ``llvm-mca``; with one older than 2
 import argparse
 import datetime
 import functools
+import itertools
 import re
 import shutil
 import subprocess
@@ -22,6 +23,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from hf_tle_int8.backend.codegen import llvm
+from hf_tle_int8.backend.dot.instruction import Instruction
+from hf_tle_int8.backend.dot.plan import plan
+from hf_tle_int8.backend.ir import I8
 from hf_tle_int8.backend.target import TARGETS, Target
 from hf_tle_int8.bench import tables
 from hf_tle_int8.dispatch import Choice, constexprs, scheme
@@ -36,6 +40,7 @@ CPUS = {
     "avx512": ("skylake-avx512",),
     "avx512vnni": ("icelake-server",),
     "avx512bf16": ("znver4",),
+    "amx": ("sapphirerapids",),
 }
 # By architecture and int8 dot of a target: what the multiply looks like, one with the accumulator {0}, and its products
 # for each byte of a vector register.
@@ -46,6 +51,7 @@ MULTIPLIES = {
     ("x86_64", "vpdpbusd"): (r"(\{vex\} )?vpdpbusd\b", "{1}vpdpbusd %{2}mm15, %{2}mm14, %{2}mm{0}", 1.0),
     ("x86_64", "vpmaddubsw"): (r"vpmaddubsw\b", "vpmaddubsw %{2}mm15, %{2}mm14, %{2}mm{0}", 1.0),
     ("x86_64", "widening"): (r"vpmaddwd\b", "vpmaddwd %{2}mm15, %{2}mm14, %{2}mm{0}", 0.5),
+    ("x86_64", "tdpbssd"): (r"tdpbssd\b", "tdpbssd %tmm6, %tmm7, %tmm{0}", 256.0),
 }
 ACCUMULATORS = 12
 ITERATIONS = 1000
@@ -147,9 +153,7 @@ def assembly(target: Target, choice: Choice) -> str:
 
 def choices(target: Target) -> Iterator[Choice]:
     """The tiles that serve linears on ``target``."""
-    layout = scheme(target)
-    for rows, columns in layout.tiles:
-        yield Choice(rows, columns, rows if layout.interleaved else 1, 1)
+    yield from itertools.starmap(scheme(target).choice, scheme(target).tiles)
 
 
 def innermost_loops(text: str) -> Iterator[tuple[str, ...]]:
@@ -170,18 +174,23 @@ def count(loop: tuple[str, ...], pattern: str) -> int:
     return sum(re.match(pattern, instruction) is not None for instruction in loop)
 
 
-def registers_only(target: Target) -> tuple[str, ...]:
+def instruction_of(target: Target, choice: Choice) -> Instruction:
+    """What the products of a tile are summed by."""
+    k = choice.steps * scheme(target).packing.group
+    return plan(target, I8, (choice.tile_m, k), (k, choice.tile_n), without_least=True).instruction
+
+
+def registers_only(target: Target, instruction: Instruction) -> tuple[str, ...]:
     """A loop of independent multiplies."""
     vex, width = ("{vex} ", "y") if target.vector_bytes == 32 else ("", "z")
-    template = MULTIPLIES[target.arch, target.int8_dot][1]
-    return tuple(template.format(number, vex, width) for number in range(ACCUMULATORS))
+    template, count = MULTIPLIES[target.arch, instruction.name][1], 6 if instruction.tiles else ACCUMULATORS
+    return tuple(template.format(number, vex, width) for number in range(count))
 
 
-def useful(target: Target, choice: Choice) -> float:
+def useful(target: Target, choice: Choice, instruction: Instruction) -> float:
     """How many multiplies the products of one iteration take."""
-    layout = scheme(target)
-    products = choice.tile_m * choice.tile_n * layout.steps * layout.packing.group
-    return products / (target.vector_bytes * MULTIPLIES[target.arch, target.int8_dot][2])
+    products = choice.tile_m * choice.tile_n * choice.steps * scheme(target).packing.group
+    return products / (target.vector_bytes * MULTIPLIES[target.arch, instruction.name][2])
 
 
 def records(target: Target, choice: Choice) -> Iterator[dict[str, object]]:
@@ -190,16 +199,18 @@ def records(target: Target, choice: Choice) -> Iterator[dict[str, object]]:
     Raises:
         SystemExit: the kernel's loop has fewer of the target's multiply instructions than its products take.
     """
-    pattern = MULTIPLIES[target.arch, target.int8_dot][0]
+    instruction = instruction_of(target, choice)
+    pattern = MULTIPLIES[target.arch, instruction.name][0]
     loop = max(innermost_loops(assembly(target, choice)), key=lambda body: count(body, pattern), default=())
-    multiplies, needed = count(loop, pattern), useful(target, choice)
+    multiplies, needed = count(loop, pattern), useful(target, choice, instruction)
     if multiplies < needed:
-        sys.exit(f"{target.name}: no loop of {choice} has {needed:.0f} of {target.int8_dot} ({pattern}).")
+        sys.exit(f"{target.name}: no loop of {choice} has {needed:.0f} of {instruction.name} ({pattern}).")
     loads = count(loop, r"ld" if target.arch == "aarch64" else r"(?!lea)(?!.*\)$).*\(")
     stack = count(loop, r".*(\[sp|%rsp)")
+    registers = registers_only(target, instruction)
     for cpu in CPUS[target.name]:
-        found, bound = modelled(loop, target, cpu), modelled(registers_only(target), target, cpu)
-        rate, peak = needed / found.cycles, ACCUMULATORS / bound.cycles
+        found, bound = modelled(loop, target, cpu), modelled(registers, target, cpu)
+        rate, peak = needed / found.cycles, len(registers) / bound.cycles
         yield {
             "target": target.name, "cpu": cpu, "model": found.model, "tile": f"{choice.tile_m}x{choice.tile_n}",
             "instructions": len(loop), "loads": loads, "stack": stack, "multiply": f"{needed:.0f} / {multiplies}",

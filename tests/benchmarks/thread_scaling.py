@@ -47,7 +47,7 @@ def int8_task(name: str, x: Tensor, q: Tensor, scale: Tensor) -> tuple[Task, Ten
     os.environ[schedule.VARIABLE] = name
     schedule.current.cache_clear()
     common = {"stride": "i64", "q": "*i8", **dict.fromkeys(("M", "N", "K", "K_PADDED"), "i32")}
-    values = {"ROWS": choice.rows, "GROUP": layout.packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": layout.flipped}
+    values = {"ROWS": choice.rows, "GROUP": layout.packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": choice.flipped}
     first = prepare(quantize, {**common, "x": "*bf16", "scale": "*fp32"}, values, target)
     pointers = {"w": "*i8", "y": "*bf16", **dict.fromkeys(("scale_x", "scale_w", "bias"), "*fp32")}
     second = prepare(gemm, {**common, **pointers}, {**constexprs(layout, choice), "HAS_BIAS": False}, target)

@@ -26,13 +26,15 @@ from hf_tle_int8.dispatch import MOST_ROWS, Choice, choose, scheme
 def tiles(target: Target) -> list[Choice]:
     """All that the packing of a target allows and whose accumulators are registers, by rows and columns."""
     layout = scheme(target)
-    k = layout.steps * layout.packing.group
-    rows = [m for m in (1, 2, 4, 8, MOST_ROWS) if m > 1 or not layout.interleaved]
-    columns = [n for n in (8, 16, 32) if layout.packing.n_multiple % n == 0 == n % layout.packing.columns]
-    every = [Choice(m, n, m if layout.interleaved else 1, 1) for m, n in itertools.product(rows, columns)]
-    return [
-        tile for tile in every if plan(target, I8, (tile.tile_m, k), (k, tile.tile_n), without_least=True).in_registers
-    ]
+    rows = [m for m in (1, 2, 4, 8, 16, MOST_ROWS) if m > 1 or not layout.interleaved]
+    columns = [n for n in (8, 16, 32, 64) if layout.packing.n_multiple % n == 0 == n % layout.packing.columns]
+    return [tile for tile in itertools.starmap(layout.choice, itertools.product(rows, columns)) if fits(target, tile)]
+
+
+def fits(target: Target, tile: Choice) -> bool:
+    """Whether the accumulators of a tile are registers."""
+    k = tile.steps * scheme(target).packing.group
+    return plan(target, I8, (tile.tile_m, k), (k, tile.tile_n), without_least=True).in_registers
 
 
 def linear(choice: Choice, m: int, n: int, k: int) -> Callable[[], None]:
@@ -41,9 +43,9 @@ def linear(choice: Choice, m: int, n: int, k: int) -> Callable[[], None]:
     panels = packing.pack(torch.randint(-127, 128, (n, k), dtype=torch.int8))
     padded = panels.shape[1] * packing.group
     x, y, scale = torch.randn(m, k).bfloat16(), torch.empty((m, n), dtype=torch.bfloat16), torch.rand(n, 1)
-    how = quantize(execution._quantizer(x.dtype, choice.rows), m, k, padded, choice)
+    how = quantize(execution._quantizer(x.dtype, choice.rows, choice.flipped), m, k, padded, choice)
     scratch = torch.empty(how.size, dtype=torch.int8)
-    call = execution._gemm((choice.tile_m, choice.tile_n, choice.rows), "bf16", None)
+    call = execution._gemm((choice.tile_m, choice.tile_n), "bf16", None)
     programs = -(-m // choice.tile_m), -(-n // choice.tile_n)
 
     def run() -> None:

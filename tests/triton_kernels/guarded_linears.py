@@ -9,7 +9,7 @@ import signal
 
 import numpy as np
 import torch
-from guard_pages import Guarded
+from guard_pages import PAGE, Guarded
 from kernel_runs import Kernel, on_host
 from linear_runs import TYPES, Linear, Place, activations, assert_same, biases, choices, host_targets, weights
 
@@ -17,7 +17,7 @@ from hf_tle_int8.arithmetic import int8_linear
 from hf_tle_int8.backend.target import named
 
 OPERANDS = ("x", "q", "scale_x", "w", "scale_w", "bias", "y")
-PAGES = {name: Guarded() for name in OPERANDS}
+PAGES = {name: Guarded(8 * PAGE) for name in OPERANDS}
 
 
 def placed(at_end: bool, short: str = "") -> Place:

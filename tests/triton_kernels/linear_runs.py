@@ -36,7 +36,8 @@ def host_targets() -> list[str]:
     machine = platform.machine()
     names = target.TARGETS if machine == "x86_64" else target.runnable(cpu_features(), machine)
     of_machine = [found for name, found in target.TARGETS.items() if name in names and found.arch == machine]
-    return list({(found.int8_dot, found.vector_bytes): found.name for found in reversed(of_machine)}.values())[::-1]
+    kinds = {(t.int8_dot, t.vector_bytes, t.tile_registers): t.name for t in reversed(of_machine)}
+    return list(kinds.values())[::-1]
 
 
 def choices(chosen: Target) -> list[Choice]:
@@ -54,11 +55,10 @@ def kernel_case(kernel: Callable, x: torch.dtype, bias: torch.dtype | None, valu
     return KernelCase(kernel, signature, values, (), np.zeros(0))
 
 
-def quantizer(chosen: Target, dtype: torch.dtype, rows: int) -> KernelCase:
-    """`quantize` for one target."""
-    layout = scheme(chosen)
-    values = {"ROWS": rows, "GROUP": layout.packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": layout.flipped}
-    return kernel_case(quantize, dtype, None, values)
+def quantizer(chosen: Target, dtype: torch.dtype, choice: Choice) -> KernelCase:
+    """`quantize` for a tile of one target."""
+    values = {"ROWS": choice.rows, "GROUP": scheme(chosen).packing.group, "BLOCK": QUANTIZED_BLOCK}
+    return kernel_case(quantize, dtype, None, {**values, "FLIPPED": choice.flipped})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Linear:
         """The kernels: one that quantizes, one that multiplies."""
         values = {**constexprs(scheme(self.target), self.choice), "HAS_BIAS": self.bias is not None}
         case = kernel_case(gemm, self.dtype, self.bias, values)
-        return [quantizer(self.target, self.dtype, self.choice.rows), case]
+        return [quantizer(self.target, self.dtype, self.choice), case]
 
     def run(
         self, kernels: Sequence[Kernel], x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None,

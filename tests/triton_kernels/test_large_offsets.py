@@ -60,23 +60,23 @@ def program(case):
     return call
 
 
-def packed_rows(codes, rows):
+def packed_rows(codes, choice):
     """int8 ``[M, K]`` as `product` wants them."""
-    layout = scheme(host())
-    group = layout.packing.group
+    group, rows = scheme(host()).packing.group, choice.rows
     q = codes.reshape(len(codes) // rows, rows, K // group, group).transpose(1, 2).flatten()
-    return q ^ -128 if layout.flipped else q
+    return q ^ -128 if choice.flipped else q
 
 
 def test_rows_to_quantize(sparse):
-    rows = choices(host())[-1].rows
+    choice = choices(host())[-1]
+    rows = choice.rows
     x = activations(rows, K, DTYPE)
     source, q = sparse("x", np.float16, FAR + rows * K), sparse("q", np.int8, FAR + rows * K)
     scale = np.empty(FIRST + rows, np.float32)
     arguments = (source.holding(x, FAR), K, q.elements.ctypes.data, scale, FIRST + rows, K, K)
-    program(quantizer(host(), DTYPE, rows))(*arguments, FIRST // rows, 0, 0, FIRST // rows + 1, 1, 1)
+    program(quantizer(host(), DTYPE, choice))(*arguments, FIRST // rows, 0, 0, FIRST // rows + 1, 1, 1)
     codes, scales = quantize_activation(x)
-    np.testing.assert_array_equal(q.elements[FAR : FAR + rows * K], array(packed_rows(codes, rows)))
+    np.testing.assert_array_equal(q.elements[FAR : FAR + rows * K], array(packed_rows(codes, choice)))
     assert_same(torch.from_numpy(scale[FIRST:]), scales.flatten())
 
 
@@ -91,7 +91,7 @@ def test_tiles_of_rows_and_columns(sparse, choice):
     y = sparse("y", np.float16, FAR + K * m + FIRST + n)
     place = (FIRST // m, FIRST // n, 0)
     program(Linear(host(), choice, DTYPE, torch.float32).cases[-1])(
-        q.holding(packed_rows(codes, choice.rows), FAR), array(scale_x), w.holding(panels, FAR), array(scale_w),
+        q.holding(packed_rows(codes, choice), FAR), array(scale_x), w.holding(panels, FAR), array(scale_w),
         array(biases), y.elements.ctypes.data, K, FIRST + m, FIRST + n, K, *place, *(extent + 1 for extent in place),
     )  # fmt: skip
     found = np.stack([y.elements[FAR + row * K + FIRST :][:n] for row in range(m)])

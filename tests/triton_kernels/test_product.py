@@ -35,10 +35,10 @@ def case(name, choice, rows, columns, expected):
     panels = packing.pack(columns).flatten()[: choice.tile_n * k]
     values = {
         "M": m, "N": choice.tile_n, "ROWS": choice.rows, "COLUMNS": packing.columns, "GROUP": packing.group,
-        "STEPS": layout.steps, "FLIPPED": layout.flipped, "SYMMETRIC": not (rows == -128).any(),
+        "STEPS": choice.steps, "FLIPPED": choice.flipped, "SYMMETRIC": not (rows == -128).any(),
     }  # fmt: skip
     signature = {"q": "*i8", "w": "*i8", "K": "i32", "o": "*i32"}
-    inputs = ((q ^ -128 if layout.flipped else q).numpy(), panels.numpy(), k)
+    inputs = ((q ^ -128 if choice.flipped else q).numpy(), panels.numpy(), k)
     return KernelCase(sums, signature, values, inputs, expected.numpy().astype(np.int32))
 
 

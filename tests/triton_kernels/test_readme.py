@@ -16,11 +16,14 @@ HEAD = (
 )
 
 
+def planned(target, choice):
+    k = choice.steps * SCHEMES[target.name].packing.group
+    return plan(target, I8, (choice.tile_m, k), (k, choice.tile_n), without_least=True)
+
+
 def registers(target, choice):
     """Those of accumulators, weights, activations and compensation, as the compiler plans them, and all there are."""
-    scheme = SCHEMES[target.name]
-    k = scheme.steps * scheme.packing.group
-    found = plan(target, I8, (choice.tile_m, k), (k, choice.tile_n), without_least=True)
+    found = planned(target, choice)
     assert found.in_registers
     weights, rows = found.instruction.column_registers, found.instruction.row_registers
     if found.holds_columns:
@@ -28,16 +31,16 @@ def registers(target, choice):
     else:
         rows <<= found.row_block
     excess = 1 << found.column_block if found.compensated else 0
-    return 1 << (found.row_block + found.column_block), weights, rows, excess, target.vector_registers
+    there_are = target.tile_registers if found.instruction.tiles else target.vector_registers
+    return 1 << (found.row_block + found.column_block), weights, rows, excess, there_are
 
 
 def lines(target):
     """A line for each tile, without the name of the target."""
-    scheme = SCHEMES[target.name]
     for choice in choices(target):
-        k = scheme.steps * scheme.packing.group
-        tile = f"{choice.tile_m} by {choice.tile_n}"
-        yield " | ".join([target.int8_dot, str(k), tile, *map(str, registers(target, choice))])
+        k, tile = choice.steps * SCHEMES[target.name].packing.group, f"{choice.tile_m} by {choice.tile_n}"
+        instruction = planned(target, choice).instruction.name
+        yield " | ".join([instruction, str(k), tile, *map(str, registers(target, choice))])
 
 
 def table():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hf_tle_int8.backend.dot.plan import Plan, block_indices
+from hf_tle_int8.backend.dot.tiles import TileSums, sums_of
 from hf_tle_int8.backend.ir import IRType, Operand, constant
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.shuffles import expand
@@ -28,7 +29,10 @@ class Accumulator(Tensor):
     bits: int = field(init=False)
 
     def __post_init__(self) -> None:
-        sums = Registers(self.vectors, self.plan.block_layout)
+        if self.plan.instruction.tiles:
+            sums: Tensor = TileSums(self.vectors, self.plan.layout)
+        else:
+            sums = Registers(self.vectors, self.plan.block_layout)
         self.element, self.bits = sums.element, sums.bits
         self._settled: Tensor = sums
         if self.pending:
@@ -55,6 +59,9 @@ def start(e: Evaluator, plan: Plan, tensor: Tensor) -> Accumulator:
     """``tensor`` in accumulators: as it is, where it is in those of such a product already."""
     if isinstance(tensor, Accumulator) and tensor.plan == plan:
         return tensor
+    if plan.instruction.tiles:
+        count = 1 << (plan.column_block + plan.row_block)
+        return Accumulator(plan, sums_of(e, tensor, plan.layout, count), ())
     vectors = [vector_at(e, tensor, index) for index in block_indices(plan, ())]
     return Accumulator(plan, vectors, no_excess(plan))
 

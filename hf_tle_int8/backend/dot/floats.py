@@ -18,7 +18,7 @@ def bfmmla(_: Target) -> Instruction:
     def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
         return f.call("llvm.aarch64.neon.bfmmla", accumulator.type, accumulator, *rows, *columns)
 
-    return Instruction(FLOAT, 1, 1, 2, 2, as_it_is, as_it_is, multiply)
+    return Instruction("bfmmla", FLOAT, 1, 1, 2, 2, as_it_is, as_it_is, multiply)
 
 
 def dpbf16(target: Target) -> Instruction:
@@ -32,7 +32,7 @@ def dpbf16(target: Target) -> Instruction:
     def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
         return f.call(name, accumulator.type, accumulator, *rows, *columns)
 
-    return Instruction(FLOAT, lanes.bit_length() - 2, 0, 1, 1, rows, as_it_is, multiply)
+    return Instruction("dpbf16", FLOAT, lanes.bit_length() - 2, 0, 1, 1, rows, as_it_is, multiply)
 
 
 def fused_multiply_add(target: Target, element: IRType) -> Instruction:
@@ -52,7 +52,7 @@ def fused_multiply_add(target: Target, element: IRType) -> Instruction:
 
     # fmla takes a lane of a register, vfmadd a scalar from memory.
     fetched = bits if target.arch == "aarch64" else 0
-    return Instruction(kind, bits, 0, 0, fetched, rows, columns, multiply)
+    return Instruction("fma", kind, bits, 0, 0, fetched, rows, columns, multiply)
 
 
 BF16_DOTS: dict[str, Callable[[Target], Instruction]] = {

@@ -16,6 +16,7 @@ class Instruction:
     column or row. Where there is one row only, each group of k of it is repeated for every column.
 
     Attributes:
+        name: as `Target` calls it, or of a matrix of tile registers.
         accumulator: type of the elements of an accumulator.
         column_bits: log2 of the columns of a vector of accumulators.
         row_bits: log2 of its rows.
@@ -29,9 +30,13 @@ class Instruction:
         unsigned_rows: whether rows are unsigned bytes: with their sign bits flipped, 128 more than they are.
         column_registers: registers that ready columns take.
         row_registers: registers that ready rows take.
+        column_k_bits: log2 of the k that come before the columns in the numbers of the lanes of a columns operand; the
+            others come behind them. None: all.
+        tiles: whether operands and accumulators are in tile registers; see `tiles`.
         one_by_one: whether nothing is read before the k in front of it are summed: LLVM, reading ahead, would spill.
     """
 
+    name: str
     accumulator: IRType
     column_bits: int
     row_bits: int
@@ -44,6 +49,8 @@ class Instruction:
     unsigned_rows: bool = False
     column_registers: int = 1
     row_registers: int = 1
+    column_k_bits: int | None = None
+    tiles: bool = False
     one_by_one: bool = False
 
     @property

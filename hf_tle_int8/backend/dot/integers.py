@@ -1,8 +1,9 @@
-"""int8 products summed in int32, exactly: smmla, sdot, vpdpbusd, vpmaddubsw, and widening multiplies elsewhere."""
+"""int8 products summed in int32, exactly: smmla, sdot, vpdpbusd, vpmaddubsw, tdpbssd, widening multiplies elsewhere."""
 
 from collections.abc import Callable, Sequence
 
 from hf_tle_int8.backend.dot.instruction import Instruction, Prepared, as_it_is, repeat_group
+from hf_tle_int8.backend.dot.tiles import multiply_add
 from hf_tle_int8.backend.ir import I1, I8, I16, I32, FunctionBuilder, Operand, constant
 from hf_tle_int8.backend.target import Target
 
@@ -17,7 +18,7 @@ def smmla(_: Target) -> Instruction:
     def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
         return f.call("llvm.aarch64.neon.smmla.v4i32.v16i8", _V4I32, accumulator, *rows, *columns)
 
-    return Instruction(I32, 1, 1, 3, 3, as_it_is, as_it_is, multiply)
+    return Instruction("smmla", I32, 1, 1, 3, 3, as_it_is, as_it_is, multiply)
 
 
 def sdot(_: Target) -> Instruction:
@@ -26,7 +27,7 @@ def sdot(_: Target) -> Instruction:
     def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
         return f.call("llvm.aarch64.neon.sdot.v4i32.v16i8", _V4I32, accumulator, *columns, *rows)
 
-    return Instruction(I32, 2, 0, _BY_FOUR, 4, _repeated(16), as_it_is, multiply)
+    return Instruction("sdot", I32, 2, 0, _BY_FOUR, 4, _repeated(16), as_it_is, multiply)
 
 
 def neon_widening(_: Target) -> Instruction:
@@ -40,7 +41,7 @@ def neon_widening(_: Target) -> Instruction:
         sums = f.call("llvm.aarch64.neon.addp.v4i32", _V4I32, *pairs)
         return _opaque(f, f.binary("add", accumulator, sums), "w")
 
-    return Instruction(I32, 2, 0, _BY_FOUR, 4, _repeated(16), as_it_is, multiply)
+    return Instruction("widening", I32, 2, 0, _BY_FOUR, 4, _repeated(16), as_it_is, multiply)
 
 
 def vpdpbusd(target: Target) -> Instruction:
@@ -59,7 +60,9 @@ def vpdpbusd(target: Target) -> Instruction:
         return f.call(name, excess.type, excess, constant(I8.vector(lanes), -128), *columns)
 
     bits = (lanes // 4).bit_length() - 1
-    return Instruction(I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), as_it_is, multiply, compensation, True)
+    return Instruction(
+        "vpdpbusd", I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), as_it_is, multiply, compensation, True
+    )
 
 
 def vpmaddubsw(target: Target) -> Instruction:
@@ -83,8 +86,8 @@ def vpmaddubsw(target: Target) -> Instruction:
 
     bits = (lanes // 4).bit_length() - 1
     return Instruction(
-        I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), columns, multiply, column_registers=2, row_registers=2,
-        one_by_one=True,
+        "vpmaddubsw", I32, bits, 0, _BY_FOUR, _BY_FOUR, _repeated(lanes), columns, multiply, column_registers=2,
+        row_registers=2, one_by_one=True,
     )  # fmt: skip
 
 
@@ -108,7 +111,18 @@ def x86_widening(target: Target) -> Instruction:
         return accumulator
 
     bits = (lanes // 4).bit_length() - 1
-    return Instruction(I32, bits, 0, _BY_FOUR, _BY_FOUR, rows, halves, multiply, column_registers=2, row_registers=3)
+    return Instruction(
+        "widening", I32, bits, 0, _BY_FOUR, _BY_FOUR, rows, halves, multiply, column_registers=2, row_registers=3
+    )
+
+
+def tdpbssd(_: Target) -> Instruction:
+    """AMX-INT8: 16 rows of 64 k by 16 columns, signed."""
+
+    def multiply(f: FunctionBuilder, accumulator: Operand, rows: Prepared, columns: Prepared) -> Operand:
+        return multiply_add(f, accumulator, *rows, *columns)
+
+    return Instruction("tdpbssd", I32, 4, 4, 6, 6, as_it_is, as_it_is, multiply, column_k_bits=_BY_FOUR, tiles=True)
 
 
 def _opaque(f: FunctionBuilder, sums: Operand, registers: str) -> Operand:
@@ -131,6 +145,7 @@ INT8_DOTS: dict[tuple[str, str], Callable[[Target], Instruction]] = {
     ("x86_64", "vpdpbusd"): vpdpbusd,
     ("x86_64", "vpmaddubsw"): vpmaddubsw,
     ("x86_64", "widening"): x86_widening,
+    ("x86_64", "tdpbssd"): tdpbssd,
 }
 
 

@@ -1,6 +1,9 @@
 """Operands of a product where they can be read many times: as they are, or copied in the order of the instruction."""
 
+from collections.abc import Sequence
+
 from hf_tle_int8.backend.dot.plan import Bits, Plan
+from hf_tle_int8.backend.dot.tiles import is_tile
 from hf_tle_int8.backend.ir import I8, IRType, Operand, constant
 from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.tensors.arithmetic import ExclusiveOr
@@ -26,11 +29,10 @@ def ready_operands(e: Evaluator, target: Target, plan: Plan, rows: Tensor, colum
     instruction = plan.instruction
     if instruction.unsigned_rows:
         rows = _with_flipped_signs(rows)
-    if below or _is_masked(columns):
-        order = _order(plan.columns, instruction.k_bits, instruction.column_bits)
-        columns = _ready(e, target, columns, order, len(below))
-    if beside or _is_masked(rows):
-        rows = _ready(e, target, rows, _order(plan.rows, plan.read_k, instruction.row_bits), len(beside))
+    if below or instruction.tiles or _is_masked(columns):
+        columns = _ready(e, target, columns, _order(plan.columns, plan.column_lanes), plan, len(below))
+    if beside or instruction.tiles or _is_masked(rows):
+        rows = _ready(e, target, rows, _order(plan.rows, plan.row_lanes), plan, len(beside))
     if not plan.in_registers or plan.body_k < len(plan.rows.k):
         make_indexable(e, [rows, columns])
     return rows, columns
@@ -50,18 +52,21 @@ def _sign(kind: IRType) -> Operand:
     return constant(kind, -128)
 
 
-def _order(bits: Bits, k_lanes: int, own_lanes: int) -> tuple[list[int], int]:
+def _order(bits: Bits, lanes: Sequence[int | None]) -> tuple[list[int], int]:
     """The order in which an operand is read, and how many bits of it are those of a vector."""
-    lanes = [*bits.k[:k_lanes], *bits.own[:own_lanes]]
-    return [*lanes, *bits.k[k_lanes:], *bits.own[own_lanes:], *bits.matrix], len(lanes)
+    inner = [bit for bit in lanes if bit is not None]
+    return [*inner, *(bit for bit in (*bits.k, *bits.own, *bits.matrix) if bit not in inner)], len(inner)
 
 
-def _ready(e: Evaluator, target: Target, tensor: Tensor, order: tuple[list[int], int], repeated: int) -> Tensor:
+def _ready(
+    e: Evaluator, target: Target, tensor: Tensor, order: tuple[list[int], int], plan: Plan, repeated: int
+) -> Tensor:
     bits, lanes = order
     sources: list[Source] = [0] * len(bits)
     for lane, bit in enumerate(bits[:lanes]):
         sources[bit] = Lane(lane)
-    if repeated <= _FEW_BITS and _is_plain(e, tensor, Index(tuple(sources), lanes)):
+    index = Index(tuple(sources), lanes)
+    if is_tile(e, tensor, index) if plan.instruction.tiles else repeated <= _FEW_BITS and _is_plain(e, tensor, index):
         return tensor
     return copy_reordered(e, target, tensor, bits)
 

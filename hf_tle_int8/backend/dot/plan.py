@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hf_tle_int8.backend.dot.floats import BF16_DOTS, fused_multiply_add
 from hf_tle_int8.backend.dot.instruction import Instruction
-from hf_tle_int8.backend.dot.integers import int8_dot
+from hf_tle_int8.backend.dot.integers import int8_dot, tdpbssd
 from hf_tle_int8.backend.ir import BFLOAT, I8, IRType
 from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.tensors.index import Index, Source, dimension_bits
@@ -92,6 +92,21 @@ class Plan:
         return max(self.instruction.k_bits, min(self.instruction.fetched_k_bits, len(self.rows.k)))
 
     @property
+    def row_lanes(self) -> list[int | None]:
+        """The bits of the rows operand that are those of the lane's number in what is read of it."""
+        return [*_padded(self.rows.k, self.read_k), *_padded(self.rows.own, self.instruction.row_bits)]
+
+    @property
+    def column_lanes(self) -> list[int | None]:
+        """Those of the columns operand."""
+        k, own = (
+            _padded(self.columns.k, self.instruction.k_bits),
+            _padded(self.columns.own, self.instruction.column_bits),
+        )
+        first = self.instruction.column_k_bits
+        return [*k, *own] if first is None else [*k[:first], *own, *k[first:]]
+
+    @property
     def in_registers(self) -> bool:
         """Whether one block is all."""
         return not self.outer_layout
@@ -147,9 +162,13 @@ def plan(
     Raises:
         KeyError: no product of this type is supported.
     """
-    instruction = instruction_for(target, element, without_least)
     *matrices, m, k = dimension_bits(a)
     n = dimension_bits(b)[-1]
+    tiled = _tiled(target, element)
+    if tiled is not None and _fills(tiled, len(m), len(n), len(k)):
+        instruction = tiled
+    else:
+        instruction = instruction_for(target, element, without_least)
     count = sum(map(len, matrices))
     matrix_a, matrix_b = (range(len(k) + len(own), len(k) + len(own) + count) for own in (m, n))
     left = Bits(m, k, matrix_a)
@@ -162,7 +181,7 @@ def plan(
         left, right, columns, rows = right, left, rows, columns
     blocks = _blocks(target, instruction, len(columns), len(rows), count)
     body_k = _body_k(instruction, len(k), sum(blocks))
-    holds_columns = _registers(instruction, *blocks) <= target.vector_registers
+    holds_columns = _registers(instruction, *blocks) <= _available(target, instruction)
     return Plan(instruction, swapped, left, right, (columns, rows, matrix), *blocks, holds_columns, body_k)
 
 
@@ -182,6 +201,22 @@ def instruction_for(target: Target, element: IRType, without_least: bool = False
     raise KeyError(element)
 
 
+@functools.cache
+def _tiled(target: Target, element: IRType) -> Instruction | None:
+    """The instruction for matrices in tile registers, if there is one."""
+    return tdpbssd(target) if target.tile_registers and element == I8 else None
+
+
+def _fills(instruction: Instruction, m: int, n: int, k: int) -> bool:
+    """Whether so many bits of rows, columns and k are all that the instruction has, at least."""
+    return m >= instruction.row_bits and n >= instruction.column_bits and k >= instruction.k_bits
+
+
+def _available(target: Target, instruction: Instruction) -> int:
+    """How many registers there are for its operands and accumulators."""
+    return target.tile_registers if instruction.tiles else target.vector_registers
+
+
 def _blocks(target: Target, instruction: Instruction, columns: int, rows: int, matrices: int) -> tuple[int, int]:
     """Vectors of a block, side by side and below each other, as powers of two: all that there are, if they fit.
 
@@ -191,7 +226,7 @@ def _blocks(target: Target, instruction: Instruction, columns: int, rows: int, m
     below = max(rows - instruction.row_bits, 0)
     every = [(column, row) for column in range(beside + 1) for row in range(below + 1)]
     needed = {block: min(_registers(instruction, *block, held) for held in (True, False)) for block in every}
-    fitting = [block for block in every if needed[block] <= target.vector_registers]
+    fitting = [block for block in every if needed[block] <= _available(target, instruction)]
     if not matrices and (beside, below) in fitting:
         return beside, below
     return min(fitting, key=lambda block: (2.0 ** -block[0] + 2.0 ** -block[1], -block[1]))

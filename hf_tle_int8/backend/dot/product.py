@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hf_tle_int8.backend.dot.instruction import Prepared
 from hf_tle_int8.backend.dot.plan import Bits, Outer, Plan
+from hf_tle_int8.backend.dot.tiles import load_tile
 from hf_tle_int8.backend.ir import Operand, constant
 from hf_tle_int8.backend.tensors.chunks import bit_loop
 from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, Source
@@ -85,37 +86,43 @@ class Product:
             sums[place] = instruction.multiply(f, sums[place], row(r), column(c))
 
     def _read_row(self, row: int, k: Sequence[Source], outer: Outer) -> Operand:
-        plan, instruction = self.plan, self.plan.instruction
+        plan = self.plan
         own = [*_literal(row, plan.row_block), *outer.rows]
-        return self._read(self._rows, plan.rows, instruction.row_bits, plan.read_k, own, k, outer.matrix)
+        return self._read(self._rows, plan.rows, plan.row_lanes, plan.read_k, own, k, outer.matrix)
 
     def _ready_column(self, number: int, k: Sequence[Source], outer: Outer) -> Prepared:
-        plan, instruction = self.plan, self.plan.instruction
+        plan = self.plan
         own = [*_literal(number, plan.column_block), *outer.columns]
-        bits = instruction.column_bits, instruction.k_bits
-        return instruction.columns(self.e.f, self._read(self._columns, plan.columns, *bits, own, k, outer.matrix))
+        lanes, k_lanes = plan.column_lanes, plan.instruction.k_bits
+        read = self._read(self._columns, plan.columns, lanes, k_lanes, own, k, outer.matrix)
+        return plan.instruction.columns(self.e.f, read)
 
     def _read(
         self,
         tensor: Tensor,
         bits: Bits,
-        own_lanes: int,
+        lanes: Sequence[int | None],
         k_lanes: int,
         own: Sequence[Source],
         k: Sequence[Source],
         matrix: Sequence[Source],
     ) -> Operand:
-        """A vector of an operand: lanes by k, then by row or column, with zeros for the k that there are not."""
+        """A vector or a tile of an operand; ``lanes`` are its bits that are those of the lane's number, if there."""
         sources: list[Source] = [0] * len(bits)
-        for positions, first, lanes, above in ((bits.k, 0, k_lanes, k), (bits.own, k_lanes, own_lanes, own)):
-            values = [*(Lane(first + lane) for lane in range(lanes)), *above]
-            for position, value in zip(positions, values, strict=False):
+        for lane, bit in enumerate(lanes):
+            if bit is not None:
+                sources[bit] = Lane(lane)
+        for positions, values in ((bits.k, k), (bits.own, own), (bits.matrix, matrix)):
+            outside = [position for position in positions if position not in lanes]
+            for position, value in zip(outside, values, strict=True):
                 sources[position] = value
-        for position, value in zip(bits.matrix, matrix, strict=True):
-            sources[position] = value
-        return self._padded(tensor, Index(tuple(sources), k_lanes + own_lanes), len(bits.k), k_lanes)
+        index = Index(tuple(sources), len(lanes))
+        if self.plan.instruction.tiles:
+            return load_tile(self.e, tensor, index)
+        return self._padded(tensor, index, len(bits.k), k_lanes)
 
     def _padded(self, tensor: Tensor, index: Index, k: int, k_lanes: int) -> Operand:
+        """A vector, with zeros for the k that there are not."""
         inner, lanes = index.mapped(range(len(index.sources)))
         vector = self.e.at(tensor, inner)
         if lanes is not None:

@@ -7,6 +7,7 @@ from hf_tle_int8.backend.dot.accumulator import Accumulator, no_excess, start, v
 from hf_tle_int8.backend.dot.operands import ready_operands
 from hf_tle_int8.backend.dot.plan import NOWHERE, Plan, block_indices, outer_bits, plan
 from hf_tle_int8.backend.dot.product import Product
+from hf_tle_int8.backend.dot.tiles import is_zero, load_tile, store_tile, zero_tile
 from hf_tle_int8.backend.ir import IRType, Operand
 from hf_tle_int8.backend.lowering.assumptions import WITHOUT_LEAST
 from hf_tle_int8.backend.lowering.elementwise import ELEMENTWISE, UnsupportedOperationError
@@ -16,9 +17,9 @@ from hf_tle_int8.backend.target import Target
 from hf_tle_int8.backend.tensors.chunks import bit_loop, make_indexable
 from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, Source
 from hf_tle_int8.backend.tensors.memory import store
-from hf_tle_int8.backend.tensors.reordered import Reordered
+from hf_tle_int8.backend.tensors.reordered import Reordered, copy_reordered
 from hf_tle_int8.backend.tensors.shuffles import expand
-from hf_tle_int8.backend.tensors.values import Elementwise, Tensor
+from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
 from hf_tle_int8.backend.ttir import Block, Operation, TensorType, Value
 
 
@@ -132,12 +133,14 @@ def _in_memory(lowering: Lowering, product: Product, initial: Tensor, result: Re
     """A loop over the blocks."""
     e, f, chosen = lowering.e, lowering.f, product.plan
     bits, block = len(chosen.layout), len(chosen.layout) - len(chosen.outer_layout)
+    if chosen.instruction.tiles and not (is_zero(initial) or initial is result):
+        initial = copy_reordered(e, lowering.target, initial, chosen.layout)
     make_indexable(e, [initial])
     loop, variable = bit_loop(f, block, bits)
     places: list[Source] = [LoopBit(variable, place) for place in range(block, bits)]
     with e.scope():
         indices = block_indices(chosen, places)
-        vectors = [vector_at(e, initial, index) for index in indices]
+        vectors = [_accumulators_at(e, chosen, initial, index) for index in indices]
         sums, excess = product.add(vectors, no_excess(chosen), outer_bits(chosen, places))
         if excess:
             sums = [f.binary("sub", vector, excess[number % len(excess)]) for number, vector in enumerate(sums)]
@@ -147,15 +150,25 @@ def _in_memory(lowering: Lowering, product: Product, initial: Tensor, result: Re
     return result
 
 
+def _accumulators_at(e: Evaluator, chosen: Plan, initial: Tensor, index: Index) -> Operand:
+    if not chosen.instruction.tiles:
+        return vector_at(e, initial, index)
+    return zero_tile(e.f) if is_zero(initial) else load_tile(e, initial, index)
+
+
 def _store(
     lowering: Lowering, chosen: Plan, result: Reordered, places: Sequence[Source], number: int, vector: Operand
 ) -> None:
     """Store vector ``number`` of a block, without the lanes that are held twice."""
+    block = [number >> bit & 1 for bit in range(chosen.row_block + chosen.column_block)]
+    if chosen.instruction.tiles:
+        first = Index((*[0] * chosen.instruction.lane_bits, *block, *places))
+        store_tile(lowering.f, vector, lowering.e.at(result.address, first))
+        return
     lanes = [place for place, bit in enumerate(chosen.lane_layout) if bit is not None]
     if len(lanes) < chosen.instruction.lane_bits:
         numbers = [sum((n >> i & 1) << lane for i, lane in enumerate(lanes)) for n in range(1 << len(lanes))]
         vector = expand(lowering.f, vector, numbers) if lanes else lowering.f.extract(vector, 0)
-    block = [number >> bit & 1 for bit in range(chosen.row_block + chosen.column_block)]
     index = Index((*map(Lane, range(len(lanes))), *block, *places), len(lanes))
     store(lowering.e, result.address, index, vector, None)
 

@@ -9,7 +9,7 @@ from hf_tle_int8.backend.tensors.guards import versioned
 from hf_tle_int8.backend.tensors.index import Index, Lane, LoopBit, LoopVariable, Source
 from hf_tle_int8.backend.tensors.memory import row_major, store
 from hf_tle_int8.backend.tensors.orders import Order, order_for, row_major_order
-from hf_tle_int8.backend.tensors.stored import Registers, as_element, literal_chunks
+from hf_tle_int8.backend.tensors.stored import Registers, Spillable, as_element, literal_chunks
 from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
 
 
@@ -31,7 +31,7 @@ def make_indexable(e: Evaluator, tensors: Iterable[Tensor]) -> None:
         if tensor in seen:
             continue
         seen.add(tensor)
-        if isinstance(tensor, Registers):
+        if isinstance(tensor, Spillable):
             e.in_memory(tensor, tensor.spilled)
         pending += tensor.parts
 

@@ -14,16 +14,21 @@ from hf_tle_int8.backend.tensors.values import Evaluator, Tensor, View
 
 @dataclass(eq=False)
 class Reordered(Tensor):
-    """Bit i of an element's place in memory is bit ``order[i]`` of its number."""
+    """Bit i of an element's place in memory is bit ``order[i]`` of its number.
+
+    Attributes:
+        view: of the memory.
+    """
 
     place: Operand
     element: IRType
     order: Sequence[int]
     bits: int = field(init=False)
+    view: View = field(init=False)
 
     def __post_init__(self) -> None:
         self.bits = len(self.order)
-        self._view = View(row_major(self.place, self.element, self.bits), self.order, self.bits)
+        self.view = View(row_major(self.place, self.element, self.bits), self.order, self.bits)
 
     @property
     def address(self) -> Address:
@@ -32,12 +37,12 @@ class Reordered(Tensor):
 
     def compute(self, e: Evaluator, index: Index) -> Operand:
         """The elements at ``index``."""
-        return e.at(self._view, index)
+        return e.at(self.view, index)
 
     @property
     def parts(self) -> Sequence[Tensor]:
         """The memory."""
-        return (self._view,)
+        return (self.view,)
 
 
 def copy_reordered(

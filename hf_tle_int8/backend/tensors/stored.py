@@ -1,5 +1,6 @@
 """Tensors whose elements are known or in registers; a loop variable indexes a copy of them in memory."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -35,8 +36,16 @@ class Literal(Tensor):
         return as_element(row_major(e.f.module.add_table(table), kind, self.bits), self.element)
 
 
+class Spillable(Tensor):
+    """Elements in registers, which no loop variable can index."""
+
+    @abstractmethod
+    def spilled(self, e: Evaluator) -> Tensor:
+        """A copy in memory."""
+
+
 @dataclass(eq=False)
-class Registers(Tensor):
+class Registers(Spillable):
     """Vectors in registers.
 
     Attributes:

@@ -229,4 +229,17 @@ def _scaled(m: int, n: int) -> KernelCase:
     return KernelCase(scaled_between, signature, constexprs, (a, b, 3), expected.astype(np.float32), tolerance=1e-2)
 
 
-DOT_CASES = [*_products(), *_loops(), *_others()]
+def _matrices() -> list[KernelCase]:
+    """int8 that fills tile registers of 16 rows of 64 bytes: one, all of them, more than there are, under masks."""
+    shapes = ((16, 16, 64), (32, 64, 128), (128, 64, 256))
+    loops = ((16, 64, 192, 64), (32, 32, 256, 64), (64, 64, 256, 128))
+    masked = ((20, 27, 130), (32, 32, 64))
+    return [
+        *(case(product, "i8", *shape, **dict(zip("MNK", shape, strict=True))) for shape in shapes),
+        *(case(long_product, "i8", m, n, k, k // step, M=m, N=n, K=k, B=step) for m, n, k, step in loops),
+        *(case(masked_product, "i8", m, n, k, m, n, k, M=32, N=32, B=64) for m, n, k in masked),
+        _flipped(32, 16, 128),
+    ]
+
+
+DOT_CASES = [*_products(), *_loops(), *_others(), *_matrices()]

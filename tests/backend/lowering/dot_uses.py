@@ -157,6 +157,7 @@ def rows_alone(m: int, n: int, k: int) -> list[KernelCase]:
 DOT_USES = [
     *(use for kind in ("i8", "bf16") for use in _uses(kind, 4, 16, 64)),
     *(use for kind in ("i8", "fp32") for use in _uses(kind, 64, 32, 64)),
+    *(use for m in (32, 64) for use in _uses("i8", m, 32, 256)),
     *(_rounded(kind, m, 32, 64) for kind in ("bf16", "fp32") for m in (2, 64)),
     *(case(product, kind, m, n, 1, M=m, N=n, K=1) for kind in ("i8", "bf16") for m, n in ((16, 32), (1, 64), (64, 1))),
     case(product, "fp32", 128, 128, 64, M=128, N=128, K=64),

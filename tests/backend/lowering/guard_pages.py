@@ -50,20 +50,21 @@ def transpose(x, columns, o, K: tl.constexpr, N: tl.constexpr):
 
 
 class Guarded:
-    """``SIZE`` bytes that can be used, between two pages that cannot."""
+    """``size`` bytes that can be used, whole pages, between two pages that cannot."""
 
-    def __init__(self) -> None:
-        self._map = mmap.mmap(-1, SIZE + 2 * PAGE)
+    def __init__(self, size: int = SIZE) -> None:
+        self._size = size
+        self._map = mmap.mmap(-1, size + 2 * PAGE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + PAGE
         libc = ctypes.CDLL(None, use_errno=True)
-        for place in (self.address - PAGE, self.address + SIZE):
+        for place in (self.address - PAGE, self.address + size):
             if libc.mprotect(ctypes.c_void_p(place), PAGE, 0):
                 raise OSError(ctypes.get_errno(), "mprotect")
 
     def elements(self, kind: type, count: int, at_end: bool) -> np.ndarray:
         """``count`` elements that end where these bytes do, or begin there."""
         size = count * np.dtype(kind).itemsize
-        start = self.address + (SIZE - size if at_end else 0)
+        start = self.address + (self._size - size if at_end else 0)
         return np.frombuffer((ctypes.c_char * size).from_address(start), kind)
 
 

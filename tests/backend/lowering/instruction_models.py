@@ -29,11 +29,109 @@ def with_models(body: str) -> str:
 
     Empty instructions on vectors, which the host may lack as well, are left out.
     """
+    body = _with_tiles(body)
     body = re.sub(r'call (<\d+ x i32>) asm "", "=v,0"\(<\d+ x i32> (%\w+)\)', r"freeze \1 \2", body)
     for name in sorted(set(re.findall(_NAMES, body))):
         body = re.sub(rf"declare .*@{re.escape(name)}\(.*\n", "", body).replace(f"@{name}(", f"@{model_name(name)}(")
         body += _model(name)
     return body
+
+
+def _with_tiles(body: str) -> str:
+    """A module in which tiles are vectors, and the instructions of AMX are functions of the same meaning.
+
+    Intel SDM, volume 2: a tile has 16 rows of 64 bytes; TDPBSSD adds to the int32 of row m and column n the products of
+    the bytes 4k to 4k + 3 of row m of one tile with the bytes 4n to 4n + 3 of row k of the other.
+    """
+    if "x86_amx" not in body:
+        return body
+    body = re.sub(r"^declare .*@llvm\.x86\.t(?:ile|dp)\w+\.internal.*\n", "", body, flags=re.MULTILINE)
+    body = re.sub(r"@llvm\.x86\.(t(?:ile|dp)\w+)\.internal", r"@\1", body)
+    return f"{body}\n{_TILES}".replace("x86_amx", "<256 x i32>")
+
+
+_TILES = """
+define internal x86_amx @tilezero(i16 %rows, i16 %bytes) noinline {
+  ret x86_amx zeroinitializer
+}
+define internal x86_amx @tileloadd64(i16 %rows, i16 %bytes, ptr %from, i64 %stride) noinline {
+entry:
+  %tile = alloca x86_amx, align 64
+  br label %loop
+loop:
+  %row = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %distance = mul i64 %row, %stride
+  %source = getelementptr i8, ptr %from, i64 %distance
+  %target = getelementptr [64 x i8], ptr %tile, i64 %row
+  %values = load <16 x i32>, ptr %source, align 1
+  store <16 x i32> %values, ptr %target, align 1
+  %next = add i64 %row, 1
+  %more = icmp ult i64 %next, 16
+  br i1 %more, label %loop, label %leave
+leave:
+  %result = load x86_amx, ptr %tile, align 64
+  ret x86_amx %result
+}
+define internal void @tilestored64(i16 %rows, i16 %bytes, ptr %to, i64 %stride, x86_amx %values) noinline {
+entry:
+  %tile = alloca x86_amx, align 64
+  store x86_amx %values, ptr %tile, align 64
+  br label %loop
+loop:
+  %row = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %distance = mul i64 %row, %stride
+  %target = getelementptr i8, ptr %to, i64 %distance
+  %source = getelementptr [64 x i8], ptr %tile, i64 %row
+  %line = load <16 x i32>, ptr %source, align 1
+  store <16 x i32> %line, ptr %target, align 1
+  %next = add i64 %row, 1
+  %more = icmp ult i64 %next, 16
+  br i1 %more, label %loop, label %leave
+leave:
+  ret void
+}
+define internal x86_amx @tdpbssd(i16 %m, i16 %n, i16 %k, x86_amx %sums, x86_amx %a, x86_amx %b) noinline {
+entry:
+  %c = alloca x86_amx, align 64
+  %rows = alloca x86_amx, align 64
+  %columns = alloca x86_amx, align 64
+  store x86_amx %sums, ptr %c, align 64
+  store x86_amx %a, ptr %rows, align 64
+  store x86_amx %b, ptr %columns, align 64
+  br label %loop
+loop:
+  %step = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %row = lshr i64 %step, 6
+  %byte = and i64 %step, 63
+  %group = lshr i64 %byte, 2
+  %place = getelementptr i8, ptr %rows, i64 %step
+  %one = load i8, ptr %place, align 1
+  %wide = sext i8 %one to i32
+  %first = insertelement <16 x i32> poison, i32 %wide, i64 0
+  %left = shufflevector <16 x i32> %first, <16 x i32> poison, <16 x i32> zeroinitializer
+  %line = getelementptr [64 x i8], ptr %columns, i64 %group
+  %words = load <16 x i32>, ptr %line, align 1
+  %part = and i64 %byte, 3
+  %bits = shl i64 %part, 3
+  %narrow = trunc i64 %bits to i32
+  %up = sub i32 24, %narrow
+  %amount = insertelement <16 x i32> poison, i32 %up, i64 0
+  %amounts = shufflevector <16 x i32> %amount, <16 x i32> poison, <16 x i32> zeroinitializer
+  %shifted = shl <16 x i32> %words, %amounts
+  %right = ashr <16 x i32> %shifted, splat (i32 24)
+  %product = mul <16 x i32> %left, %right
+  %to = getelementptr [64 x i8], ptr %c, i64 %row
+  %before = load <16 x i32>, ptr %to, align 1
+  %after = add <16 x i32> %before, %product
+  store <16 x i32> %after, ptr %to, align 1
+  %next = add i64 %step, 1
+  %more = icmp ult i64 %next, 1024
+  br i1 %more, label %loop, label %leave
+leave:
+  %result = load x86_amx, ptr %c, align 64
+  ret x86_amx %result
+}
+"""
 
 
 def model_name(name: str) -> str:

@@ -33,7 +33,10 @@ def test_sdot_changes_no_products_of_floats():
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the instructions are of x86-64")
 @pytest.mark.parametrize(
     ("name", "case"),
-    [*((name, case) for name in ("avx512bf16", "avx512") for case in INT8 + BF16), *(("avxvnni", c) for c in INT8)],
+    [
+        *((name, case) for name in ("avx512bf16", "avx512") for case in INT8 + BF16),
+        *((name, case) for name in ("avxvnni", "amx") for case in INT8),
+    ],
     ids=lambda value: getattr(value, "id", value),
 )
 def test_with_instructions_that_the_host_may_lack(name, case):

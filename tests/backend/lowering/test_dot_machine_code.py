@@ -18,6 +18,7 @@ INT8 = {"smmla": "smmla", "sdot": "sdot", "vpdpbusd": "({vex} )?vpdpbusd", "vpma
 WIDENING = {"aarch64": "smull", "x86_64": "vpmaddwd"}
 # Target and type: the instruction, and the rows and the k that it takes.
 FLOATS = {("neon-i8mm", "bf16"): ("bfmmla", 2, 4), ("avx512bf16", "bf16"): ("vdpbf16ps", 1, 2)}
+FLOATS["amx", "bf16"] = FLOATS["avx512bf16", "bf16"]
 for _name, _target in target.TARGETS.items():
     for _kind in ("fp64", "fp32", "fp16", "bf16"):
         FLOATS.setdefault((_name, _kind), ("fmla" if _target.arch == "aarch64" else "vfmadd", 1, 1))
@@ -88,7 +89,14 @@ def test_products_of_floats(name, kind):
         assert vector_loads(loop) == columns
 
 
-@pytest.mark.parametrize("name", target.TARGETS)
+def test_linears_in_tile_registers():
+    loop = innermost_loop(linear_case("amx"), "amx", "tdpbssd")
+    assert (count(loop, "tdpbssd"), count(loop, "tileloadd"), count(loop, "tilestored")) == (4, 4, 0)
+    # A scalar that the function has no register for.
+    assert count(loop, STACK) <= 1
+
+
+@pytest.mark.parametrize("name", [name for name, found in target.TARGETS.items() if not found.tile_registers])
 def test_linears(name):
     chosen, case = target.named(name), linear_case(name)
     instruction = INT8.get(chosen.int8_dot, WIDENING[chosen.arch])
