@@ -117,7 +117,7 @@ def peak_module(target: Target) -> str:
 
 
 def _tile_loop(f: FunctionBuilder, instruction: Instruction) -> Operand:
-    e, index = Evaluator(f, False), Index(tuple(map(Lane, range(10))), 10)
+    e, index = Evaluator(f, False, 64), Index(tuple(map(Lane, range(10))), 10)
     rows, columns = ([tiles.load_tile(e, row_major(f.parameters["operands"], I8, 10), index)] for _ in range(2))
     start = [tiles.zero_tile(f) for _ in range(_TILES)]
     loop = f.counted_loop(constant(I32, 0), f.parameters["steps"], constant(I32, 1), start)

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hf_tle_int8.backend.target import host
+from hf_tle_int8.bench.tile_configuration import TileConfiguration
+
 
 def write(path: Path, shape: Mapping[str, int]) -> None:
     """Write a GGUF file without a vocabulary; its head is the embedding, in Q8_0 too."""
@@ -57,7 +60,7 @@ class LlamaCpp:
     def __init__(self, shape: Mapping[str, int]) -> None:
         import llama_cpp
 
-        threads = torch.get_num_threads()
+        threads, self._tiles = torch.get_num_threads(), TileConfiguration(host())
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.gguf")
             write(path, shape)
@@ -67,9 +70,10 @@ class LlamaCpp:
     def __call__(self, prompt: torch.Tensor, tokens: int) -> tuple[float, float]:
         """Seconds of one prefill of ``[1, T]``, and of ``tokens`` steps after it."""
         self._llm.reset()
-        start = time.perf_counter()
-        self._llm.eval(prompt[0].tolist())
-        prefilled = time.perf_counter()
-        for token in range(tokens):
-            self._llm.eval([token])
-        return prefilled - start, time.perf_counter() - prefilled
+        with self._tiles.kept():
+            start = time.perf_counter()
+            self._llm.eval(prompt[0].tolist())
+            prefilled = time.perf_counter()
+            for token in range(tokens):
+                self._llm.eval([token])
+            return prefilled - start, time.perf_counter() - prefilled

@@ -32,7 +32,7 @@ class Lowering:
 
     def __init__(self, f: FunctionBuilder, target: Target, grid: Sequence[Operand], handlers: dict[str, Handler]):
         self.f = f
-        self.e = Evaluator(f, target.masked_memory)
+        self.e = Evaluator(f, target.masked_memory, target.vector_bytes)
         self.target = target
         self.grid = grid
         self.callees: list[Operation] = []

@@ -11,6 +11,7 @@ from hf_tle_int8.backend.tensors.affine import make_range
 from hf_tle_int8.backend.tensors.branches import choose
 from hf_tle_int8.backend.tensors.index import Index
 from hf_tle_int8.backend.tensors.lane_loops import load_passing_lanes, store_passing_lanes
+from hf_tle_int8.backend.tensors.scattered import gather, scatter
 from hf_tle_int8.backend.tensors.shuffles import concatenate
 from hf_tle_int8.backend.tensors.tiles import read_tile
 from hf_tle_int8.backend.tensors.values import Elementwise, Evaluator, Tensor
@@ -75,7 +76,7 @@ class Loaded(Tensor):
             return load_passing_lanes(e.f, pointers, mask, other)
         if contiguous:
             return e.f.call(f"llvm.masked.load.{kind.mangled}.p0", kind, pointers, mask, other)
-        return _gather(e.f, kind, pointers, mask, other)
+        return gather(e, kind, pointers, mask, other)
 
     def _plain(self, e: Evaluator, index: Index, kind: IRType) -> Operand:
         """The elements, and nothing else, whatever the mask."""
@@ -83,7 +84,7 @@ class Loaded(Tensor):
         if place is not None:
             return _load_lanes(e.f, self.element, *place)
         everything = constant(I1.vector(index.lanes), 1)
-        return _gather(e.f, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
+        return gather(e, kind, e.at(self.address, index), everything, Operand(kind, "poison"))
 
     @functools.cached_property
     def _as_integers(self) -> "Loaded":
@@ -109,7 +110,7 @@ def store(e: Evaluator, address: Address, index: Index, value: Operand, mask: Te
             _store_lanes(f, value, *place)
         else:
             everything = constant(I1.vector(index.lanes), 1)
-            _scatter(f, value, e.at(address, index), everything)
+            scatter(e, value, e.at(address, index), everything)
         return
     if not mask.varies(index):
         _store_if(e, e.at(mask, index.first_lane), lambda: store(e, address, index, value, None))
@@ -137,17 +138,7 @@ def _store_masked(e: Evaluator, address: Address, index: Index, value: Operand, 
     elif contiguous:
         e.f.call_procedure(f"llvm.masked.store.{value.type.mangled}.p0", value, pointers, mask)
     else:
-        _scatter(e.f, value, pointers, mask)
-
-
-def _scatter(f: FunctionBuilder, value: Operand, pointers: Operand, mask: Operand) -> None:
-    name = f"llvm.masked.scatter.{value.type.mangled}.{pointers.type.mangled}"
-    f.call_procedure(name, value, pointers, mask)
-
-
-def _gather(f: FunctionBuilder, kind: IRType, pointers: Operand, mask: Operand, other: Operand) -> Operand:
-    name = f"llvm.masked.gather.{kind.mangled}.{pointers.type.mangled}"
-    return f.call(name, kind, pointers, mask, other)
+        scatter(e, value, pointers, mask)
 
 
 def _load_lanes(f: FunctionBuilder, element: IRType, pointer: Operand, distances: Sequence[int]) -> Operand:

@@ -70,12 +70,13 @@ class Evaluator:
 
     Args:
         f: the function.
-        masked_memory: whether the target has instructions for masked loads and stores.
+        masked_memory: whether the target has instructions for masked loads and stores, and for gathers and scatters.
+        vector_bytes: bytes of a vector register.
     """
 
-    def __init__(self, f: FunctionBuilder, masked_memory: bool):
+    def __init__(self, f: FunctionBuilder, masked_memory: bool, vector_bytes: int):
         self.f = f
-        self.masked_memory = masked_memory
+        self.masked_memory, self.vector_bytes = masked_memory, vector_bytes
         self._known: list[dict[tuple[Tensor, Index], Operand]] = [{}]
         self._in_memory: list[dict[Tensor, Tensor]] = [{}]
         self._assumed: list[Mapping[tuple[Tensor, Index], bool]] = [{}]

@@ -5,6 +5,7 @@ has a layout of its own for this CPU, as for Q8_0 on Arm with a dot product.
 """
 
 import ctypes
+import functools
 import itertools
 import weakref
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_tle_int8.backend.target import host
 from hf_tle_int8.bench.layer import Layer, Peer, to_float
+from hf_tle_int8.bench.tile_configuration import TileConfiguration
 
 # Of enum ggml_type in ggml.h.
 _F32, _Q8_0 = 0, 8
@@ -88,6 +91,11 @@ class _Library:
         return self.ggml_init(_InitParameters(_CONTEXT_BYTES, None, True))
 
 
+@functools.cache
+def _tiles() -> TileConfiguration:
+    return TileConfiguration(host())
+
+
 class _Linear:
     """A weight ``[N, K]`` in a type of ggml, and what multiplies by it."""
 
@@ -143,7 +151,8 @@ class _Product:
         ggml.ggml_backend_tensor_set(rows, given.data_ptr(), 0, given.nbytes)
 
     def __call__(self) -> "_Product":
-        status = self.linear.ggml.ggml_backend_graph_compute(self.linear.backend, self.graph)
+        with _tiles().kept():
+            status = self.linear.ggml.ggml_backend_graph_compute(self.linear.backend, self.graph)
         if status:
             raise RuntimeError(f"ggml_backend_graph_compute returned the status {status}.")
         return self

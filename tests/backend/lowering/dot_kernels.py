@@ -79,6 +79,16 @@ def of_flipped(a, b, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
 
 
 @triton.jit
+def placed(a, b, rows, columns, stride, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
+    """Rows of the result lie ``stride`` apart; a register may hold several of them."""
+    m, n, k = tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
+    sums = tl.dot(tl.load(a + m[:, None] * K + k[None, :]), tl.load(b + k[:, None] * N + n[None, :]))
+    row, column = tl.program_id(0) * M + m, tl.program_id(1) * N + n
+    places = o + row[:, None].to(tl.int64) * stride + column[None, :]
+    tl.store(places, sums, mask=(row < rows)[:, None] & (column < columns)[None, :])
+
+
+@triton.jit
 def batched(a, b, o, S: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
     s, m, n, k = tl.arange(0, S), tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
     x = tl.load(a + s[:, None, None] * M * K + m[None, :, None] * K + k[None, None, :])
@@ -201,6 +211,7 @@ def _others() -> list[KernelCase]:
         KernelCase(
             chained, pointers, {"M": 32}, tuple(square), square[0] @ square[1].T * 0.25 @ square[2], tolerance=1e-3
         ),
+        *(_placed(m, n, rows) for m, n in ((2, 8), (4, 8), (8, 4), (8, 8)) for rows in (m, m - 1)),
         *(_stored_between(size) for size in (8, 64)),
         *(_scaled(m, n) for m, n in ((8, 8), (64, 64))),
     ]
@@ -211,6 +222,15 @@ def _flipped(m: int, n: int, k: int) -> KernelCase:
     signature = {"a": "*i8", "b": "*i8", "o": "*i32"}
     expected = a.astype(np.int32) @ b.astype(np.int32)
     return KernelCase(of_flipped, signature, {"M": m, "N": n, "K": k}, (a ^ np.int8(-128), b), expected)
+
+
+def _placed(m: int, n: int, rows: int) -> KernelCase:
+    a, b = operand("i8", m, 16), operand("i8", 16, n)
+    expected = poisoned((m, n + 3), np.int32)
+    expected[:rows, :n] = (a.astype(np.int32) @ b.astype(np.int32))[:rows]
+    integers = dict.fromkeys(("rows", "columns"), "i32") | {"stride": "i64"}
+    signature = {"a": "*i8", "b": "*i8", **integers, "o": "*i32"}
+    return KernelCase(placed, signature, {"M": m, "N": n, "K": 16}, (a, b, rows, n, n + 3), expected)
 
 
 def _stored_between(size: int) -> KernelCase:

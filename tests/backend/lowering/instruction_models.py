@@ -30,7 +30,7 @@ def with_models(body: str) -> str:
     Empty instructions on vectors, which the host may lack as well, are left out.
     """
     body = _with_tiles(body)
-    body = re.sub(r'call (<\d+ x i32>) asm "", "=v,0"\(<\d+ x i32> (%\w+)\)', r"freeze \1 \2", body)
+    body = re.sub(r'call (<\d+ x i\d+>) asm "", "=v,0"\(<\d+ x i\d+> (%\w+)\)', r"freeze \1 \2", body)
     for name in sorted(set(re.findall(_NAMES, body))):
         body = re.sub(rf"declare .*@{re.escape(name)}\(.*\n", "", body).replace(f"@{name}(", f"@{model_name(name)}(")
         body += _model(name)

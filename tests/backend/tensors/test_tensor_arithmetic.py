@@ -12,7 +12,7 @@ N = Operand(I32, "%n")
 
 
 def evaluator():
-    return Evaluator(FunctionBuilder(ModuleBuilder(), "f", {"n": I32}), True)
+    return Evaluator(FunctionBuilder(ModuleBuilder(), "f", {"n": I32}), True, 32)
 
 
 def emit(f, operands):
