@@ -42,6 +42,23 @@ def _dtypes_on_disk(file: str) -> Iterator[tuple[str, str]]:
                 yield name, str(tensor.dtype)
 
 
+def check_complete(checkpoint: object, missing: Iterable[str]) -> None:
+    """Raise `CheckpointError` where a checkpoint lacks tensors of its own model: transformers would make them up.
+
+    Args:
+        checkpoint: its folder or name.
+        missing: the names in the model of what the files lack, as ``output_loading_info`` has them.
+    """
+    # The scale of an INT8 layer is made of its weight.
+    names = sorted(name for name in missing if not name.endswith("weight_scale"))
+    if names:
+        shown = ", ".join(names[:3]) + (f", … {len(names) - 3} more" if len(names) > 3 else "")
+        raise CheckpointError(
+            f"{checkpoint} lacks {shown}: transformers would initialize that at random. Download or save the "
+            f"checkpoint again, whole. If it is meant, let from_pretrained and save_pretrained make a whole one first."
+        )
+
+
 def was_loaded(tensor: Tensor) -> bool:
     """Whether the loader of transformers has set ``tensor`` from the checkpoint."""
     # The loader of transformers marks what it has loaded; what is offloaded stays on the meta device.
