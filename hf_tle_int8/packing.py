@@ -87,7 +87,9 @@ def unpack_channels(panels: Tensor, start: int, stop: int, k: int) -> Tensor:
     first = start // columns
     some = panels[first : -(-stop // columns)]
     rows = _words(some.flatten(2), group).transpose(1, 2).contiguous().flatten(0, 1).view(torch.int8)
-    return rows[start - first * columns : stop - first * columns, :k].contiguous()
+    own = rows[start - first * columns : stop - first * columns, :k].contiguous()
+    # Not a part of the padded memory: that would be held, and `save_pretrained` splits files by the memory of tensors.
+    return own if own.untyped_storage().nbytes() == own.nbytes else own.clone()
 
 
 def _words(x: Tensor, group: int) -> Tensor:

@@ -36,6 +36,7 @@ def test_what_is_packed_is_unpacked_and_the_rest_is_zero(packing):
             unpacked = unpack(panels, n, k)
             assert torch.equal(unpacked, weight)
             assert unpacked.is_contiguous()
+            assert unpacked.untyped_storage().nbytes() == n * k
 
 
 @EVERY
