@@ -1,12 +1,15 @@
 """Checks of a checkpoint: before it is quantized, and of what was loaded from it."""
 
+import json
 from collections.abc import Container, Iterable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from hf_tle_int8.errors import CheckpointError, TLEInt8Error
+from hf_tle_int8.config import method_of
+from hf_tle_int8.errors import CheckpointError, TLEInt8Error, UnsupportedSchemeError
 from hf_tle_int8.nn import TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.conv1d import is_linear
 from hf_tle_int8.nn.expert_layout import is_experts
@@ -17,18 +20,33 @@ _SAVE_AGAIN = "Save the checkpoint again from the float model."
 
 
 def check_float_checkpoint(files: Iterable[str]) -> None:
-    """Raise `CheckpointError` where a file to quantize holds weights that another method has quantized already.
+    """Raise where files to quantize hold weights that another method has quantized already.
 
-    transformers casts what it finds to the dtype of the model, so that codes would pass for weights. Headers are read,
-    not tensors.
+    transformers casts what it finds to the dtype of the model, so that codes would pass for weights, and initializes at
+    random what has other names. Headers are read, not tensors.
+
+    Raises:
+        UnsupportedSchemeError: ``config.json`` beside the files names a method, one that transformers does not know.
+        CheckpointError: a weight is not floating point.
     """
     for file in files:
+        _check_method(Path(file).with_name("config.json"))
         for name, dtype in _dtypes_on_disk(str(file)):
             if name.endswith("weight") and dtype not in _FLOATS_ON_DISK:
                 raise CheckpointError(
                     f"{name} has dtype {dtype} in the checkpoint: it is already quantized, by a method that its "
                     f"configuration does not name. Load the float original of this model instead."
                 )
+
+
+def _check_method(config: Path) -> None:
+    found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if (method := method_of(found.get("quantization_config"))) is not None:
+        raise UnsupportedSchemeError(
+            f"{config} says quant_method={method!r}, which transformers does not know here: its weights are no longer "
+            f"floating point. Load the float original of this model; or, if these weights are, delete "
+            f"quantization_config there."
+        )
 
 
 def _dtypes_on_disk(file: str) -> Iterator[tuple[str, str]]:
@@ -40,6 +58,23 @@ def _dtypes_on_disk(file: str) -> Iterator[tuple[str, str]]:
         for name, tensor in torch.load(file, map_location="meta", weights_only=True).items():
             if isinstance(tensor, Tensor):
                 yield name, str(tensor.dtype)
+
+
+def check_complete(checkpoint: object, missing: Iterable[str]) -> None:
+    """Raise `CheckpointError` where a checkpoint lacks tensors of its own model: transformers would make them up.
+
+    Args:
+        checkpoint: its folder or name.
+        missing: the names in the model of what the files lack, as ``output_loading_info`` has them.
+    """
+    # The scale of an INT8 layer is made of its weight.
+    names = sorted(name for name in missing if not name.endswith("weight_scale"))
+    if names:
+        shown = ", ".join(names[:3]) + (f", … {len(names) - 3} more" if len(names) > 3 else "")
+        raise CheckpointError(
+            f"{checkpoint} lacks {shown}: transformers would initialize that at random. Download or save the "
+            f"checkpoint again, whole. If it is meant, let from_pretrained and save_pretrained make a whole one first."
+        )
 
 
 def was_loaded(tensor: Tensor) -> bool:

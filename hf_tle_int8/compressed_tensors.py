@@ -20,6 +20,7 @@ from hf_tle_int8.loading import sub_configs
 from hf_tle_int8.matching import REGEX_PREFIX
 from hf_tle_int8.nn import TLEInt8Conv1D, TLEInt8Experts, TLEInt8Linear
 from hf_tle_int8.nn.expert_layout import is_experts
+from hf_tle_int8.quantizer import describe
 
 logger = logging.getLogger(__name__)
 
@@ -161,17 +162,19 @@ def save_compressed_tensors(model: PreTrainedModel, save_directory: str | Path, 
     Experts are written as llm-compressor writes them, which stock transformers does not read; a warning says so.
 
     Args:
-        model: loaded with `TLEInt8Config`.
+        model: loaded with `TLEInt8Config`, or converted in memory, maybe in part.
         save_directory: where to.
         kwargs: for ``model.save_pretrained``.
 
     Raises:
         InputTypeError: ``model`` is none of transformers.
-        ConfigError: ``model`` was not loaded with `TLEInt8Config`, has INT8 layers that are no ``nn.Linear`` in float,
-            which that package leaves alone, or has experts whose files are not linears.
+        ConfigError: ``model`` has no INT8 layers, has some that are no ``nn.Linear`` in float, which that package
+            leaves alone, or has experts whose files are not linears.
     """
     if not isinstance(model, PreTrainedModel):
         raise InputTypeError(f"the model is a {type(model).__name__}: one of transformers is needed, loaded in INT8.")
+    if any(isinstance(module, TLEInt8Linear | TLEInt8Experts) for module in model.modules()):
+        describe(model)
     own = getattr(model.config, "quantization_config", None)
     if not isinstance(own, TLEInt8Config):
         raise ConfigError(

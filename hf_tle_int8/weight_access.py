@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from hf_tle_int8.weight_reads import Path, reads_of
+from hf_tle_int8.code_paths import Path
+from hf_tle_int8.weight_reads import reads_of
 
 # Base classes that never compute with a weight of a layer below them; the second has 5000 lines to parse.
 _BASE_MODULES = ("torch.nn.modules.module", "transformers.modeling_utils")

@@ -119,6 +119,19 @@ def test_a_part_that_shares_the_configuration_of_the_model(tmp_path, options, sa
     assert torch.equal(logits(AutoModel.from_pretrained(tmp_path / "part")), logits(model.model))
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen"])
+@pytest.mark.parametrize("options", [None, {"modules_to_convert": ["layers.0"]}])
+def test_compressed_tensors_of_a_part_that_is_no_model(tmp_path, kind, options):
+    path = save_moe(tmp_path / "float", kind) if kind == "qwen" else save_tiny_llama(tmp_path / "float")
+    model = load(path, **({} if options is None else {"quantization_config": TLEInt8Config(**options)}))
+    assert quantize_and_replace_linears(model.model.layers[1])
+    save_compressed_tensors(model, tmp_path / "ct")
+    again = load(tmp_path / "ct", quantization_config=TLEInt8Config())
+    assert set(int8_layers(again)) == set(int8_layers(model))
+    assert torch.equal(logits(again), logits(model))
+    assert model.config.quantization_config.int8_modules == again.config.quantization_config.int8_modules
+
+
 @pytest.mark.parametrize("part", ["model", "model.layers.1"])
 def test_a_part_of_a_mixture(tmp_path, part):
     model = load(

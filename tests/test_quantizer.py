@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from hf_tle_int8 import TLEInt8Config, TLEInt8Error, TLEInt8Linear, arithmetic
-from hf_tle_int8.errors import CheckpointError, ConfigError, UnsupportedPlacementError
+from hf_tle_int8.errors import CheckpointError, ConfigError, UnsupportedPlacementError, UnsupportedSchemeError
 from hf_tle_int8.quantizer import TLEInt8HfQuantizer
 
 
@@ -258,6 +258,13 @@ class TestRefusals:
     def test_checkpoint_of_bitsandbytes(self, llama):
         edit_config(llama, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
         with pytest.raises(TLEInt8Error, match="quant_method='bitsandbytes'.*Load the float original"):
+            load(llama)
+
+    def test_checkpoint_of_a_method_that_transformers_does_not_know(self, llama):
+        # Its tensors have other names: transformers would initialize the weights at random.
+        edit_checkpoint(llama, lambda tensors: tensors.update({"x.trellis": tensors.pop("model.norm.weight").short()}))
+        edit_config(llama, quantization_config={"quant_method": "exl3"})
+        with pytest.raises(UnsupportedSchemeError, match=r"config\.json says quant_method='exl3'.*the float original"):
             load(llama)
 
     def test_unknown_key_in_a_saved_config(self, llama):

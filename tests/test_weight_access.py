@@ -1,3 +1,5 @@
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -105,6 +107,65 @@ class ReaderByDetours(nn.Module):
 def test_reads_by_detours_are_found():
     read = {"variable", "either", "other", "handed", "inside", "by_keyword", "indexed.1"}
     assert weights_read_by_code(ReaderByDetours()) == read | {"looped.0", "looped.1", "counted.0", "listed.0"}
+
+
+class ReaderByMoreDetours(nn.Module):
+    """As `ReaderByDetours`, by what else models write."""
+
+    def __init__(self):
+        super().__init__()
+        names = ("named", "got", "parameter", "submodule", "stored", "raw", "walrus", "first", "second", "yes", "no")
+        for name in (*names, "method", "static", "partial", "inline", "zipped", "each", "closed", "left", "elsewhere"):
+            self.add_module(name, nn.Linear(4, 4))
+        for name in ("zips", "sliced", "turned", "mapped", "children_of", "counted"):
+            setattr(self, name, nn.ModuleList([nn.Linear(4, 4)]))
+        self.values_of = nn.ModuleDict({"a": nn.Linear(4, 4)})
+        self.items_of = nn.ModuleDict({"a": nn.Linear(4, 4)})
+
+    def forward(self, x):
+        x = x @ self.named.weight @ getattr(self, "got").weight @ getattr(self.left, "bias")  # noqa: B009
+        x = x @ self.get_parameter("parameter.weight") @ self.get_submodule("submodule").weight
+        x = x @ self.stored.state_dict()["weight"] @ self.raw._parameters["weight"] @ (w := self.walrus).weight + w.bias
+        one, other = self.first, self.second
+        x = x @ one.weight @ other.weight @ (self.yes if x.sum() > 0 else self.no).weight
+        x = self.multiply(self.method, x) + self.multiply_static(x, module=self.static)
+        x = functools.partial(multiplied, self.partial)(x) + (lambda module: module.weight)(self.inline)
+        for index, (layer, _) in enumerate(zip(self.zips, self.zips, strict=True)):
+            x = x @ layer.weight * index
+        for layer in self.sliced[:1]:
+            x = x @ layer.weight
+        for layer in reversed(list(self.turned)):
+            x = x @ layer.weight
+        for layer in self.values_of.values():
+            x = x @ layer.weight
+        for _, layer in self.items_of.items():
+            x = x @ layer.weight
+        for layer in self.children_of.children():
+            x = x @ layer.weight
+        for layer in (self.zipped, self.each):
+            x = x @ layer.weight
+        closed = self.closed
+
+        def inner(x):
+            return x @ closed.weight
+
+        return inner(x) @ torch.cat(list(map(lambda module: module.weight, self.mapped)))  # noqa: C417
+
+    def other_name(this, x):  # noqa: N805
+        return x @ this.elsewhere.weight
+
+    def multiply(self, module, x):
+        return x @ module.weight
+
+    @staticmethod
+    def multiply_static(x, module):
+        return x @ module.weight
+
+
+def test_more_detours_are_found():
+    model = ReaderByMoreDetours()
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    assert linears - weights_read_by_code(model) == {"left", "counted.0"}
 
 
 def test_torch_transformer_layers_read_their_feed_forward_weights():

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from hf_tle_int8.checks import check_complete
 from hf_tle_int8.config import QUANT_METHOD, TLEInt8Config
 from hf_tle_int8.errors import CheckpointError, ConfigError, TLEInt8Error
 from hf_tle_int8.inspection import model_class
@@ -75,14 +76,18 @@ class CausalCheckpoint:
             int8: False loads it in float, dequantized if it is INT8.
 
         Raises:
-            CheckpointError: a file is missing or damaged.
+            CheckpointError: a file or a tensor is missing or damaged.
             UnsupportedSchemeError: it was quantized by another method.
         """
         options: dict[str, Any] = {}
         found = getattr(self.config, "quantization_config", None) or {}
         if (found or int8) and not (int8 and found.get("quant_method") == QUANT_METHOD):
             options["quantization_config"] = TLEInt8Config(dequantize=not int8)
-        return _from_pretrained(AutoModelForCausalLM, self.name, dtype=dtype, **options).eval()
+        model, loaded = _from_pretrained(
+            AutoModelForCausalLM, self.name, dtype=dtype, output_loading_info=True, **options
+        )
+        check_complete(self.name, loaded["missing_keys"])
+        return model.eval()
 
 
 def find(name: str) -> CausalCheckpoint:

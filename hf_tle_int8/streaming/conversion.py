@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as progress
 
 from hf_tle_int8 import compressed_tensors, inspection
+from hf_tle_int8.checks import check_complete
 from hf_tle_int8.streaming import destination as destinations
 from hf_tle_int8.streaming import source as sources
 from hf_tle_int8.streaming.destination import Destination
@@ -43,7 +44,7 @@ def convert_checkpoint(source: Path, destination: Path, options: Options) -> Out
         options: see `Options`.
 
     Raises:
-        CheckpointError: ``source`` is missing or damaged, or its class is none of transformers.
+        CheckpointError: ``source`` is missing, damaged or incomplete, or its class is none of transformers.
         ConfigError: options that contradict each other or the model, or a ``destination`` that cannot be used.
         UnsupportedSchemeError: ``source`` was quantized by another method.
         InputValueError: a weight holds NaN or Inf.
@@ -162,7 +163,10 @@ def _convert_whole(
     logger.warning("the whole model is loaded, instead of tensor by tensor: %s.", reason)
     dtype = options.dtype or source.dtype()
     with destinations.filling(destination, _identity(source, options), options.overwrite) as filled:
-        model = cls.from_pretrained(source.folder, quantization_config=options.config, dtype=dtype)
+        model, loaded = cls.from_pretrained(
+            source.folder, quantization_config=options.config, dtype=dtype, output_loading_info=True
+        )
+        check_complete(source.folder, loaded["missing_keys"])
         _save(model, filled.folder, options)
         copy_small_files(source.folder, filled.folder)
         return _outcome(model, destination, filled, 0, [], reason)

@@ -1,5 +1,6 @@
 """The INT8 model that a float checkpoint would load as, on the meta device: every tensor knows where it comes from."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers.core_model_loading import dot_natural_key
 
 from hf_tle_int8 import heads
 from hf_tle_int8.checkpoint_files import Header
+from hf_tle_int8.checks import check_complete
 from hf_tle_int8.config import TLEInt8Config
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.quantizer import TLEInt8HfQuantizer
@@ -70,7 +72,7 @@ def place(
 
     Raises:
         ConfigError: see `resolution.resolve`.
-        CheckpointError: a tensor has another shape than the model, or is no float.
+        CheckpointError: a tensor is missing, has another shape than the model, or is no float.
         NotStreamableError: transformers makes some tensor of the model by more than renaming and stacking.
     """
     quantizer = PlanningQuantizer(config)
@@ -93,7 +95,9 @@ def _tie(model: PreTrainedModel, same: Callable[[str, str], bool]) -> None:
     """Tie what ``from_pretrained`` ties.
 
     Raises:
-        NotStreamableError: parameters that the model ties differ in the files, or the files lack a tensor.
+        CheckpointError: the files lack a tensor.
+        NotStreamableError: parameters that the model ties differ in the files, or the files lack a tensor that the
+            model's class expects them to lack.
     """
     state: dict[str, Any] = model.state_dict(keep_vars=True)
     missing = {name for name, tensor in state.items() if origin_of(tensor) is None}
@@ -104,6 +108,8 @@ def _tie(model: PreTrainedModel, same: Callable[[str, str], bool]) -> None:
                 raise NotStreamableError(f"the model ties {target} to {source}, and the files have another of each")
             missing.add(target)
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    ignored = model._keys_to_ignore_on_load_missing or ()
+    check_complete("the checkpoint", (n for n in missing if not any(re.search(pattern, n) for pattern in ignored)))
     if missing:
         raise NotStreamableError(f"the files lack {min(missing)}, which transformers initializes")
 

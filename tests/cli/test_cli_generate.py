@@ -3,7 +3,7 @@ import signal
 
 import pytest
 import torch
-from support import edit_config, save_tiny_llama
+from support import edit_checkpoint, edit_config, save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, LlamaConfig, T5Config
 
 from hf_tle_int8.cli import causal, generation
@@ -125,6 +125,9 @@ def refused(stories_path, tmp_path_factory):
     save_tiny_llama(root / "other sizes", vocab_size=512)
     AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "other sizes")
     edit_config(root / "other sizes", intermediate_size=64)
+    save_tiny_llama(root / "incomplete", vocab_size=512)
+    AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "incomplete")
+    edit_checkpoint(root / "incomplete", lambda tensors: tensors.pop("model.norm.weight"))
     for name, change in {"text for a size": {"hidden_size": "x"}, "no heads": {"num_attention_heads": 0}}.items():
         LlamaConfig().save_pretrained(root / name)
         edit_config(root / name, **change)
@@ -144,6 +147,7 @@ def refused(stories_path, tmp_path_factory):
         ("other tokenizer", "a vocabulary of 96"),
         ("no weights", "cannot be loaded"),
         ("damaged", "cannot be loaded"),
+        ("incomplete", "lacks model.norm.weight: transformers would initialize that at random"),
         ("other sizes", "cannot be loaded: RuntimeError: "),
         ("text for a size", "'hidden_size' expected int"),
         ("no heads", "cannot be loaded: ZeroDivisionError: "),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import edit_config, int8_layers, save_tiny_llama
+from support import edit_checkpoint, edit_config, int8_layers, save_tiny_llama
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from hf_tle_int8.cli.main import main
@@ -80,6 +80,10 @@ MISTAKES = {
     "a contradiction": (None, [], ["--quantize-lm-head", "--modules-to-not-convert", "lm_head"], "contradicts"),
     "fp64": (lambda folder: edit_config(folder, dtype="float64"), [], [], "dtype=torch.float64"),
     "an unknown dtype": (lambda folder: edit_config(folder, dtype="float13"), [], [], "dtype='float13'"),
+    "a missing weight": (
+        lambda folder: edit_checkpoint(folder, lambda tensors: tensors.pop("model.layers.0.mlp.up_proj.weight")),
+        [], [], "the checkpoint lacks model.layers.0.mlp.up_proj.weight: transformers would initialize that at random",
+    ),
     "an unknown class": (lambda folder: edit_config(folder, architectures=["Foo"]), [], [], "architectures=['Foo']"),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from transformers import (
     BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedModel,
@@ -25,8 +26,10 @@ from transformers import (
 
 from hf_tle_int8 import TLEInt8Config, save_compressed_tensors
 from hf_tle_int8.errors import CheckpointError, ConfigError, InputValueError
+from hf_tle_int8.streaming import conversion
 from hf_tle_int8.streaming.conversion import convert_checkpoint
 from hf_tle_int8.streaming.options import Options
+from hf_tle_int8.streaming.origin import NotStreamableError
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
 
@@ -199,6 +202,29 @@ def test_damage_is_named_and_nothing_is_left(folders, tmp_path):
         with pytest.raises(error, match=message):
             convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config()))
         assert not list(tmp_path.glob("int8*"))
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "lm_head.weight"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_the_files_lack_is_not_made_up(folders, tmp_path, monkeypatch, name, whole):
+    def not_streamable(*arguments):
+        raise NotStreamableError("of this test")
+
+    if whole:
+        monkeypatch.setattr(conversion, "place", not_streamable)
+    source = shutil.copytree(folders / "llama", tmp_path / "source")
+    edit_checkpoint(source, lambda tensors: tensors.pop(name))
+    with pytest.raises(CheckpointError, match=rf"lacks {name}: transformers would initialize that at random"):
+        convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config()))
+    assert not (tmp_path / "int8").exists()
+
+
+def test_what_a_class_expects_to_be_missing(folders, tmp_path, monkeypatch):
+    source = shutil.copytree(folders / "llama", tmp_path / "source")
+    edit_checkpoint(source, lambda tensors: tensors.pop("model.norm.weight"))
+    monkeypatch.setattr(LlamaForCausalLM, "_keys_to_ignore_on_load_missing", [r"norm\.weight"])
+    outcome = convert_checkpoint(source, tmp_path / "int8", Options(TLEInt8Config()))
+    assert outcome.loaded_whole_because == "the files lack model.norm.weight, which transformers initializes"
 
 
 def test_experts_of_which_a_projection_is_missing(tmp_path):
