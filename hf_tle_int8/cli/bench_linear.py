@@ -6,9 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from hf_tle_int8.cli.options import check_writable, positive, torch_threads
 
 _DESCRIPTION = """\
@@ -77,6 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
         OSError: ``--csv`` or ``--plot`` cannot be written.
         RuntimeError: kernels cannot run here.
     """
+    from tqdm import tqdm
+
     from hf_tle_int8.bench import linear, plot, tables
     from hf_tle_int8.bench.peers import BASE
 
@@ -115,6 +114,8 @@ def _peers(names: list[str] | None) -> list[Any]:
 
 
 def _machine() -> Any:
+    import torch
+
     from hf_tle_int8 import execution
     from hf_tle_int8.bench.machine import int8_peak, streaming_bandwidth
     from hf_tle_int8.bench.tables import Machine

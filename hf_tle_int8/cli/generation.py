@@ -13,22 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from hf_tle_int8.cli import options
 from hf_tle_int8.cli.causal import CausalCheckpoint
 
 Write = Callable[[str], object]
-
-
-def add_options(parser: argparse.ArgumentParser, temperature: float | None, default: str) -> None:
-    """Add the options of `Generator`; ``temperature`` unless it is given, which ``default`` explains."""
-    add = parser.add_argument
-    add("--max-new-tokens", type=options.positive, default=256, metavar="N", help="at most (default: %(default)s)")
-    text = f"0 takes the most likely token, more samples (default: {default})"
-    add("--temperature", type=options.temperature, default=temperature, metavar="T", help=text)
-    add("--seed", type=options.seed, metavar="S", help="of sampling: the same seed gives the same text")
-    options.add_dtype(parser)
-    options.add_threads(parser)
-    add("--float", action="store_true", help="run the model in float; an INT8 checkpoint is dequantized")
 
 
 @dataclass(frozen=True)
@@ -116,7 +103,7 @@ class Generator:
         checkpoint: of ``model``.
         model: whose ``generation_config`` is changed to what is asked for.
         tokenizer: of the model.
-        arguments: what `add_options` adds.
+        arguments: what `options.add_generation` adds.
     """
 
     def __init__(

@@ -1,14 +1,17 @@
-"""Options that several commands share."""
+"""Options that several commands share.
+
+Like the files of the commands, it imports torch and transformers only to run: help and errors of usage come at once.
+"""
 
 import argparse
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from hf_tle_int8.config import TLEInt8Config
+if TYPE_CHECKING:
+    from hf_tle_int8.config import TLEInt8Config
 
 
 def positive(text: str) -> int:
@@ -62,8 +65,10 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     add("--quantize-lm-head", action="store_true", help="convert the output head, too")
 
 
-def conversion(arguments: argparse.Namespace) -> TLEInt8Config:
+def conversion(arguments: argparse.Namespace) -> "TLEInt8Config":
     """What `add_conversion` has asked for; raises `ConfigError`."""
+    from hf_tle_int8.config import TLEInt8Config
+
     return TLEInt8Config(
         modules_to_not_convert=arguments.modules_to_not_convert,
         modules_to_convert=arguments.modules_to_convert,
@@ -77,9 +82,23 @@ def add_threads(parser: argparse.ArgumentParser, default: int | None = None) -> 
     parser.add_argument("--threads", type=positive, default=default, metavar="T", help=text)
 
 
+def add_generation(parser: argparse.ArgumentParser, default: float | None, meaning: str) -> None:
+    """Add the options of `generation.Generator`, with the default of the temperature, and what that means."""
+    add = parser.add_argument
+    add("--max-new-tokens", type=positive, default=256, metavar="N", help="at most (default: %(default)s)")
+    text = f"0 takes the most likely token, more samples (default: {meaning})"
+    add("--temperature", type=temperature, default=default, metavar="T", help=text)
+    add("--seed", type=seed, metavar="S", help="of sampling: the same seed gives the same text")
+    add_dtype(parser)
+    add_threads(parser)
+    add("--float", action="store_true", help="run the model in float; an INT8 checkpoint is dequantized")
+
+
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """Within, torch and the kernels run on ``count`` threads; None leaves their number."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
