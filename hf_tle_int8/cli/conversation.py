@@ -5,9 +5,9 @@ import importlib.util
 import sys
 from typing import Any
 
-from jinja2 import TemplateError
 from torch import Tensor
 
+from hf_tle_int8.cli import causal
 from hf_tle_int8.cli.generation import Generator
 from hf_tle_int8.errors import ConfigError
 
@@ -24,7 +24,7 @@ class Conversation:
 
     def __init__(self, tokenizer: Any, system: str | None):
         self._tokenizer = tokenizer
-        self._opening = [{"role": "system", "content": system}] if system is not None else []
+        self._opening = [{"role": "system", "content": causal.check_text(system)}] if system is not None else []
         self.clear()
 
     def clear(self) -> None:
@@ -39,21 +39,25 @@ class Conversation:
         """Tokens of all that was said, the question, and the beginning of its answer: int64 ``[1, length]``.
 
         Raises:
-            ConfigError: the template refuses them, as some do a system prompt.
+            ConfigError: the template refuses them, as some do a system prompt; or the question is no text.
         """
-        messages = [*self.messages, {"role": "user", "content": question}]
+        messages = [*self.messages, {"role": "user", "content": causal.check_text(question)}]
         try:
             found = self._tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
             )
-        except TemplateError as error:
+        except Exception as error:  # of the template language, or of Python for what a template computes
             hint = " Leave out --system." if self._opening else ""
-            raise ConfigError(f"the chat template of the model refuses the conversation: {error}.{hint}") from error
+            raise ConfigError(
+                f"the chat template of the model refuses the conversation: {type(error).__name__}: {error}.{hint}"
+            ) from error
         return found["input_ids"]
 
 
 def talk(conversation: Conversation, generator: Generator) -> None:
-    """Read lines from stdin and answer them until they end."""
+    """Read lines from stdin, if it is open, and answer them until they end."""
+    if sys.stdin is None:
+        return
     write = functools.partial(print, end="", flush=True)
     if sys.stdin.isatty():
         print(_HELP, file=sys.stderr)

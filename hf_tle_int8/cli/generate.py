@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     checkpoint = causal.find(arguments.model)
     tokenizer = causal.load_tokenizer(arguments.model)
-    prompt = tokenizer(arguments.prompt, return_tensors="pt").input_ids
+    prompt = tokenizer(causal.check_text(arguments.prompt), return_tensors="pt").input_ids
     checkpoint.check_prompt(prompt)
     with options.torch_threads(arguments.threads):
         model = checkpoint.load(arguments.dtype, int8=not arguments.float)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from hf_tle_int8.cli.causal import CausalCheckpoint
+from hf_tle_int8.errors import ConfigError
 
 Write = Callable[[str], object]
 
@@ -104,6 +105,9 @@ class Generator:
         model: whose ``generation_config`` is changed to what is asked for.
         tokenizer: of the model.
         arguments: what `options.add_generation` adds.
+
+    Raises:
+        ConfigError: the model's end of sequence is no token.
     """
 
     def __init__(
@@ -123,8 +127,10 @@ class Generator:
             settings.temperature = arguments.temperature or None
         if not settings.do_sample:
             settings.temperature = settings.top_p = settings.top_k = None
+        ends = settings.eos_token_id
+        if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
+            raise ConfigError(f"{checkpoint.name} says eos_token_id={ends!r}: a token's number or a list is needed.")
         if settings.pad_token_id is None:
-            ends = settings.eos_token_id
             settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
     def __call__(self, prompt: Tensor, write: Write, echo: bool = False) -> Answer:

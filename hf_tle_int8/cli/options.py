@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hf_tle_int8.config import TLEInt8Config
 
+# OpenMP ends the process where it cannot start as many as it is asked for.
+_MOST_THREADS = 1024
+_LEAST_TEMPERATURE = 0.001
+
 
 def positive(text: str) -> int:
     """A number from 1 on; argparse shows the error of anything else."""
@@ -21,14 +25,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def threads(text: str) -> int:
+    """A number of threads that OpenMP can start; argparse shows the error of anything else."""
+    if not (text.isdecimal() and 0 < int(text) <= _MOST_THREADS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads from 1 to {_MOST_THREADS}.")
+    return int(text)
+
+
 def temperature(text: str) -> float:
-    """A finite number from 0 on; argparse shows the error of anything else."""
+    """0, or a finite number that logits can be divided by; argparse shows the error of anything else."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no temperature: 0 is greedy, more is sampled.")
+    if value != 0 and not _LEAST_TEMPERATURE <= value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no temperature: 0 is greedy, {_LEAST_TEMPERATURE} or more samples."
+        )
     return value
 
 
@@ -79,7 +92,7 @@ def conversion(arguments: argparse.Namespace) -> "TLEInt8Config":
 def add_threads(parser: argparse.ArgumentParser, default: int | None = None) -> None:
     """Add ``--threads``, to be given to `torch_threads`."""
     text = f"threads of torch and of the kernels (default: {default or 'what torch uses'})"
-    parser.add_argument("--threads", type=positive, default=default, metavar="T", help=text)
+    parser.add_argument("--threads", type=threads, default=default, metavar="T", help=text)
 
 
 def add_generation(parser: argparse.ArgumentParser, default: float | None, meaning: str) -> None:

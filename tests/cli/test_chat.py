@@ -69,6 +69,20 @@ def test_too_long_a_line_is_refused_and_the_next_one_answered(talkative, monkeyp
     assert err.count("8 new tokens]") == 1
 
 
+@pytest.mark.parametrize("template", ["{% for m in", "{{ messages + 1 }}"])
+def test_templates_that_are_broken_are_told(stories_path, tmp_path, capsys, template):
+    shutil.copytree(stories_path, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(template)
+    assert main(["chat", str(tmp_path / "model")]) == 2
+    assert "the chat template of the model refuses the conversation: T" in capsys.readouterr().err
+
+
+def test_without_a_stdin_there_is_nothing_to_answer(talkative, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["chat", str(talkative / "plain")]) == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_models_without_a_template_are_refused(stories_path, capsys):
     assert main(["chat", str(stories_path)]) == 2
     assert "has no chat template: use hf-tle-int8 generate" in capsys.readouterr().err

@@ -102,6 +102,31 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert output.stderr == ""
 
 
+def test_a_closed_stdout_is_no_error():
+    script = "from hf_tle_int8.cli.main import main; raise SystemExit(main(['cache']))"
+    done = subprocess.run(
+        f'{sys.executable} -c "{script}" >&-', shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "demo absent", "convert absent int8", "generate absent --prompt Once", "chat absent", "eval absent --text x",
+        "inspect absent", "bench linear --peers abacus", "bench model absent", "bench compile --kernels abacus",
+        "cache warm absent",
+    ],
+)  # fmt: skip
+def test_each_command_tells_of_a_mistake_in_a_process_of_its_own(line, tmp_path):
+    script = "import sys; from hf_tle_int8.cli.main import main; raise SystemExit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("hf-tle-int8: error: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_has_no_traceback(capsys, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
