@@ -15,6 +15,9 @@ TUTORIALS = REPOSITORY / "docs" / "tutorials"
 NOT_RUN_HERE = {
     "README.md": ["make demo", "pip install ."],
     "docs/benchmarks.md": ["pip install"],
+    "docs/contributing/arm.md": ["apt-get install qemu"],
+    "docs/contributing/compiler.md": [*["python -m pytest tests/backend/lowering"] * 2, "apt-get install llvm-22"],
+    "docs/contributing/options.md": ["python -m pytest tests/docs"],
     "docs/guides/arm.md": ["taskset", "numactl", "grep . /sys"],
     "docs/guides/hub-kernels.md": ["make hub-kernels"],
     "docs/guides/threads.md": ["taskset"],
