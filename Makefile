@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENVS ?= .venv
 OLDER_TRANSFORMERS = 5.21.1 5.22.2
+# That of the CUDA builds of torch, which pin it.
+OLDER_TRITON = 3.7.1
 
 # Where torch comes from: pip's own index unless set, say to PyTorch's index of CPU builds.
 TORCH_INDEX ?=
@@ -11,7 +13,7 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 SITE = build/site
 HUB_KERNELS = build/tle-int8
 
-.PHONY: demo docs test test-older-transformers lint format bench plots hub-kernels dist clean $(VENVS)/dist/ready
+.PHONY: demo docs test test-older-transformers test-older-triton lint format bench plots hub-kernels dist clean $(VENVS)/dist/ready
 
 demo: $(VENVS)/demo/ready
 	$(VENVS)/demo/bin/hf-tle-int8 demo
@@ -31,6 +33,11 @@ lint: $(VENVS)/test/ready
 format: $(VENVS)/test/ready
 	$(VENVS)/test/bin/ruff check --fix .
 	$(VENVS)/test/bin/ruff format .
+
+test-older-triton: $(OLDER_TRITON:%=test-triton-%)
+
+test-triton-%: $(VENVS)/triton-%/ready
+	$(VENVS)/triton-$*/bin/python -m pytest -n auto --dist worksteal
 
 test-older-transformers: $(OLDER_TRANSFORMERS:%=test-transformers-%)
 
@@ -59,6 +66,9 @@ dist: $(VENVS)/dist/ready
 
 clean:
 	rm -rf $(VENVS) build dist *.egg-info
+
+# Otherwise make would take them for intermediate files, and delete them.
+.PRECIOUS: $(VENVS)/transformers-%/ready $(VENVS)/triton-%/ready
 
 # torch is installed alone and first, so that nothing else decides which build of it is used.
 define new_environment
@@ -92,4 +102,9 @@ $(VENVS)/transformers-%/ready: setup.cfg constraints.txt
 	$(new_environment)
 	grep -vE '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(@D)/constraints.txt
 	$(@D)/$(PIP_INSTALL) -c $(@D)/constraints.txt -e '.[test,demo]' transformers==$*
+	touch $@
+
+$(VENVS)/triton-%/ready: setup.cfg constraints.txt
+	$(new_environment)
+	$(@D)/$(PIP_INSTALL) -c constraints.txt -e '.[test,demo]' triton==$*
 	touch $@

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_tle_int8.dispatch import Choice
+from hf_tle_int8.import_hook import after_import
 
 # Of scales and of codes, in bytes.
 ALIGNMENT = 64
@@ -89,7 +90,6 @@ def called_in(shared: SharedInput) -> bool:
     return frame.f_code is shared.code
 
 
-@torch.compiler.assume_constant_result
 def traced_in(shared: SharedInput) -> bool:
     """`called_in` of a layer without hooks that Dynamo traces, where frames are others: only its user's are shown."""
     stack = torch._guards.TracingContext.extract_stack()
@@ -100,6 +100,10 @@ def traced_in(shared: SharedInput) -> bool:
         and (callers[-1].filename, callers[-1].name) == (shared.code.co_filename, shared.code.co_name)
         and min(lines) <= (callers[-1].lineno or 0) <= max(lines)
     )
+
+
+# Before anything is traced; at once, this would import Dynamo.
+after_import("torch._dynamo", lambda _: torch.compiler.assume_constant_result(traced_in))
 
 
 class Quantize(NamedTuple):

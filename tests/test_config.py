@@ -1,8 +1,10 @@
+import inspect
 import json
 
 import pytest
 
 from hf_tle_int8 import TLEInt8Config
+from hf_tle_int8.config import _OPTIONS
 from hf_tle_int8.errors import ConfigError
 
 
@@ -13,15 +15,24 @@ def test_defaults():
     assert config.quantize_lm_head is False
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"modules_to_not_convert": ["mlp", r"re:.*\.k_proj"]},
-        {"quantize_lm_head": True},
-        {"modules_to_convert": ("mlp", "re:.*_proj")},
-    ],
-)
+# Each option with another value than its default.
+VALUES = [
+    {"modules_to_not_convert": ["mlp", r"re:.*\.k_proj"]},
+    {"quantize_lm_head": True},
+    {"modules_to_convert": ("mlp", "re:.*_proj")},
+    {"dequantize": True},
+]
+
+
+def test_every_option_is_an_argument_documented_and_comes_back():
+    arguments = [name for name in inspect.signature(TLEInt8Config).parameters if name != "kwargs"]
+    assert sorted(_OPTIONS) == sorted(arguments)
+    assert [name for name in arguments if f"\n    {name}: " not in inspect.getdoc(TLEInt8Config)] == []
+    assert {name for options in VALUES for name in options} == set(arguments)
+    assert all(TLEInt8Config(**options) != TLEInt8Config() for options in VALUES)
+
+
+@pytest.mark.parametrize("options", [{}, *VALUES])
 def test_json_round_trip(options, tmp_path):
     config = TLEInt8Config(**options)
     assert TLEInt8Config.from_dict(json.loads(config.to_json_string())) == config

@@ -15,7 +15,12 @@ TUTORIALS = REPOSITORY / "docs" / "tutorials"
 NOT_RUN_HERE = {
     "README.md": ["make demo", "pip install ."],
     "docs/benchmarks.md": ["pip install"],
+    "docs/contributing/arm.md": ["apt-get install qemu"],
+    "docs/contributing/compiler.md": [*["python -m pytest tests/backend/lowering"] * 2, "apt-get install llvm-22"],
+    "docs/contributing/options.md": ["python -m pytest tests/docs"],
+    "docs/guides/arm.md": ["taskset", "numactl", "grep . /sys"],
     "docs/guides/hub-kernels.md": ["make hub-kernels"],
+    "docs/guides/threads.md": ["taskset"],
     "docs/tutorials/new-isa-or-tile.md": ["python tests/benchmarks/tiles.py", "apt-get", "python -m pytest"],
     "docs/tutorials/serve.md": ["pip install .", 'python -c "import hf_tle_int8; from transformers.cli'],
 }

@@ -2,6 +2,8 @@
 
 import copy
 import io
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -329,6 +331,19 @@ def test_long_inputs_do_not_keep_their_memory(monkeypatch):
     expected = separately(module, x)
     assert torch.equal(module(x), expected)
     assert execution._scratch._memory is None
+
+
+BEFORE = "import torch._dynamo\nfrom hf_tle_int8 import activations"
+AFTER = (
+    "import sys\nfrom hf_tle_int8 import activations\nassert 'torch._dynamo' not in sys.modules\nimport torch._dynamo"
+)
+
+
+@pytest.mark.parametrize("imports", [BEFORE, AFTER], ids=["before", "after"])
+def test_dynamo_takes_who_calls_for_a_constant_whenever_it_is_imported(imports):
+    script = f"{imports}\nassert activations.traced_in._dynamo_marked_constant"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("dynamic", [None, True])

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import triton  # noqa: F401 - before the compiler, which Triton looks into while it is imported itself
+
 from hf_tle_int8.backend.cache_entry import MAGIC
 from hf_tle_int8.backend.compiler import CPUBackend
 

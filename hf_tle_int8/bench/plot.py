@@ -66,6 +66,20 @@ def save(found: Any, path: Path) -> None:
     draw.close(found)
 
 
+def check(path: Path) -> None:
+    """See that a picture could be written, before anything is measured for it.
+
+    Raises:
+        ImportError: see `pyplot`.
+        ValueError: the name of ``path`` ends with no format of pictures.
+    """
+    draw = pyplot()
+    formats = draw.figure().canvas.get_supported_filetypes()
+    draw.close()
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise ValueError(f"{path} has no ending of a picture. Choose of {', '.join(f'.{name}' for name in formats)}.")
+
+
 def where(record: Record) -> str:
     """CPU, target, threads, date and load of a record with the columns of `tables.FACTS`."""
     threads = f"{record['threads']} thread{'' if str(record['threads']) == '1' else 's'}"

@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from hf_tle_int8.cli.options import check_writable, positive
 
 _DESCRIPTION = """\
@@ -53,6 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
         OSError: kernels cannot run here, or the file of ``--csv`` cannot be written.
         RuntimeError: a process that compiles failed.
     """
+    import torch
+    from tqdm import tqdm
+
     from hf_tle_int8 import execution
     from hf_tle_int8.bench import compiling, tables
 

@@ -6,10 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from hf_tle_int8.cli.options import check_writable, positive, torch_threads
+from hf_tle_int8.cli.options import check_writable, positive, threads, torch_threads
 
 _DESCRIPTION = """\
 Time linear layers: this project, torch in bf16 and fp32, torch's dynamic quantization, torch._int_mm, and torchao,
@@ -59,7 +56,7 @@ def add_parser(kinds: Any) -> None:
         help="outputs x inputs (default: nine of Qwen2.5 and Llama-3.2)",
     )
     add("--m", type=positive, nargs="+", metavar="M", help="rows (default: 1 4 16 32 128 512)")
-    add("--threads", type=positive, metavar="T", help="threads of every peer (default: what torch uses)")
+    add("--threads", type=threads, metavar="T", help="threads of every peer (default: what torch uses)")
     add("--rounds", type=positive, default=7, metavar="R", help="timed calls of each case (default: %(default)s)")
     add("--peers", nargs="+", metavar="NAME", help="only these; a name may be the beginning of one (default: all)")
     add("--json", action="store_true", help="print one JSON object instead of Markdown")
@@ -72,11 +69,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure and print.
 
     Raises:
-        ValueError: ``--peers`` names none.
+        ValueError: ``--peers`` names none, or not what ``--plot`` compares with; or it has no format for pictures.
         ImportError: ``--plot`` without matplotlib.
         OSError: ``--csv`` or ``--plot`` cannot be written.
         RuntimeError: kernels cannot run here.
     """
+    from tqdm import tqdm
+
     from hf_tle_int8.bench import linear, plot, tables
     from hf_tle_int8.bench.peers import BASE
 
@@ -84,7 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
     for file in (arguments.csv, arguments.plot):
         check_writable(file)
     if arguments.plot is not None:
-        plot.pyplot()
+        plot.check(arguments.plot)
+        if BASE not in [peer.name for peer in peers]:
+            raise ValueError(
+                f"--plot draws speed relative to {BASE}, which is none of --peers. Add it, or drop --plot."
+            )
     with torch_threads(arguments.threads):
         machine = _machine()
         with tqdm(bar_format="{desc} {elapsed}", leave=False) as bar:
@@ -115,6 +118,8 @@ def _peers(names: list[str] | None) -> list[Any]:
 
 
 def _machine() -> Any:
+    import torch
+
     from hf_tle_int8 import execution
     from hf_tle_int8.bench.machine import int8_peak, streaming_bandwidth
     from hf_tle_int8.bench.tables import Machine

@@ -5,12 +5,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from hf_tle_int8.cli import options
 
-from hf_tle_int8.cli import causal, options
-from hf_tle_int8.cli.measure import megabytes, parameter_bytes
+if TYPE_CHECKING:
+    from hf_tle_int8.cli.causal import CausalCheckpoint
 
 _DESCRIPTION = """\
 Time a causal language model in INT8 beside itself in float, in turns: prefill of a prompt of random tokens, then greedy
@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         OSError: ``--csv`` cannot be written.
     """
     from hf_tle_int8.bench import tables
+    from hf_tle_int8.cli import causal
 
     options.check_writable(arguments.csv)
     checkpoint = causal.find(arguments.model)
@@ -75,9 +76,12 @@ def run(arguments: argparse.Namespace) -> None:
         print("\n".join(_markdown(checkpoint.name, records, facts, arguments.rounds)))
 
 
-def _measure(checkpoint: causal.CausalCheckpoint, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _measure(checkpoint: "CausalCheckpoint", arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """A record for each phase of each model."""
+    import torch
+
     from hf_tle_int8.bench import model
+    from hf_tle_int8.cli.measure import parameter_bytes
 
     both = {"INT8": checkpoint.load(arguments.dtype), "float": checkpoint.load(arguments.dtype, int8=False)}
     prompt = torch.randint(checkpoint.vocabulary, (1, arguments.prompt), generator=torch.Generator().manual_seed(0))
@@ -101,6 +105,8 @@ def _measure(checkpoint: causal.CausalCheckpoint, arguments: argparse.Namespace)
 
 
 def _markdown(name: str, records: list[dict[str, Any]], facts: Mapping[str, str], rounds: int) -> Iterator[str]:
+    from hf_tle_int8.cli.measure import megabytes
+
     yield f"# {name} in INT8 beside float\n"
     yield from (f"- {fact}: {value}" for fact, value in facts.items())
     yield f"- rounds: {rounds}, in another order in each\n"

@@ -3,11 +3,12 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hf_tle_int8.cli import options
+
+if TYPE_CHECKING:
+    import torch
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -71,6 +72,8 @@ def warm(arguments: argparse.Namespace) -> None:
         TLEInt8Error: the folder is no checkpoint, or a damaged one; or options for one that is INT8 already.
         OSError: kernels cannot run here.
     """
+    import torch
+
     from hf_tle_int8 import execution
     from hf_tle_int8.backend import kernel_cache
     from hf_tle_int8.warming import warm as compile_for
@@ -87,7 +90,7 @@ def warm(arguments: argparse.Namespace) -> None:
     _print(arguments, facts, "{folder}: {added} kernels added, for linears in {text}")
 
 
-def _name(dtype: torch.dtype) -> str:
+def _name(dtype: "torch.dtype") -> str:
     return str(dtype).removeprefix("torch.")
 
 

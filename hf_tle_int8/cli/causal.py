@@ -102,7 +102,12 @@ def find(name: str) -> CausalCheckpoint:
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     if is_path and not Path(name).is_dir():
         raise CheckpointError(f"{name} is no folder: name that of a checkpoint, or a model on the Hub.")
-    config = _from_pretrained(AutoConfig, name)
+    try:
+        config = _from_pretrained(AutoConfig, name)
+    except CheckpointError as error:
+        if Path(name).is_dir():
+            raise
+        raise CheckpointError(f"{name} is no folder here. From the Hub: {error}") from error
     cls = model_class(config.architectures)
     held = cls.__name__ if cls else config.model_type
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or (cls is not None and not cls.can_generate()):
@@ -122,11 +127,21 @@ def load_tokenizer(name: str) -> Any:
     remedy = "Save it there, with tokenizer.save_pretrained."
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # by the class that lacks its files
+        found = tokenizer("a").input_ids
+    except Exception as error:  # whatever its class raises on files that are missing or do not suit it
         raise CheckpointError(f"{name} has no tokenizer that can be read: {_one_line(error)}. {remedy}") from error
-    if not tokenizer("a").input_ids:
+    if not found:
         raise CheckpointError(f"{name} has no tokenizer, or one without a vocabulary. {remedy}")
     return tokenizer
+
+
+def check_text(text: str) -> str:
+    """``text``; raises `ConfigError` where it holds bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{text!r} is no text in UTF-8: convert it.") from error
+    return text
 
 
 def _from_pretrained(factory: Any, name: str, **options: Any) -> Any:

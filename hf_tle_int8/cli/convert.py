@@ -6,15 +6,16 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hf_tle_int8.cli import options
-from hf_tle_int8.streaming.conversion import convert_checkpoint
-from hf_tle_int8.streaming.options import FORMATS, Options, Outcome
 
-_DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    from hf_tle_int8.streaming.options import Outcome
+
+_DTYPES = ("auto", "float32", "float16", "bfloat16")
+# `hf_tle_int8.streaming.options.FORMATS`, which takes torch to import.
+_FORMATS = ("tle_int8", "compressed-tensors")
 _DESCRIPTION = """\
 Write the INT8 checkpoint that from_pretrained(SRC, quantization_config=TLEInt8Config()) and save_pretrained(DST) would
 write, tensor by tensor: memory is that of the largest tensor, whatever the size of the model.
@@ -39,7 +40,7 @@ def add_parser(commands: Any) -> None:
     add("--dtype", choices=_DTYPES, default="auto", help="of what stays in float (default: that of SRC)")
     options.add_conversion(parser)
     add("--max-shard-size", default="5GB", metavar="SIZE", help="of a file (default: %(default)s)")
-    add("--format", choices=FORMATS, default=FORMATS[0], help="configuration to write (default: %(default)s)")
+    add("--format", choices=_FORMATS, default=_FORMATS[0], help="configuration to write (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace the checkpoint that DST is")
     add("--json", action="store_true", help="print one JSON object instead of a sentence")
     parser.set_defaults(run=run)
@@ -52,10 +53,16 @@ def run(arguments: argparse.Namespace) -> None:
         SystemExit: 130 after Ctrl-C.
         TLEInt8Error, OSError, ValueError: see `convert_checkpoint`.
     """
-    config, dtype = options.conversion(arguments), _DTYPES[arguments.dtype]
+    import torch
+
+    from hf_tle_int8.streaming import conversion
+    from hf_tle_int8.streaming.options import Options
+
+    dtype = None if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
+    config = options.conversion(arguments)
     wanted = Options(config, dtype, arguments.max_shard_size, arguments.format, arguments.overwrite)
     try:
-        outcome = convert_checkpoint(arguments.source, arguments.destination, wanted)
+        outcome = conversion.convert_checkpoint(arguments.source, arguments.destination, wanted)
     except KeyboardInterrupt:
         print("hf-tle-int8: interrupted. The same command continues.", file=sys.stderr)
         raise SystemExit(130) from None
@@ -71,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         print("\n".join(_lines(outcome)))
 
 
-def _lines(outcome: Outcome) -> list[str]:
+def _lines(outcome: "Outcome") -> list[str]:
     size, count = outcome.bytes / 1e6, len(outcome.files)
     lines = [f"{outcome.folder}: {size:.1f} MB in {count} safetensors file{'s' if count > 1 else ''}"]
     if outcome.resumed:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from hf_tle_int8.cli import demo_causal, demo_encoder, options
+from hf_tle_int8.cli import options
 
 _DESCRIPTION = """\
 Without MODEL: a small semantic search with a real sentence encoder (all-MiniLM-L6-v2, from the PyPI package
@@ -34,6 +34,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the demo that the arguments ask for."""
+    from hf_tle_int8.cli import demo_causal, demo_encoder
+
     if arguments.model is None:
         demo_encoder.run()
     else:

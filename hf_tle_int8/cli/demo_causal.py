@@ -32,7 +32,7 @@ def run(name: str, prompt: str, max_new_tokens: int) -> None:
             f"form. Name the float original."
         )
     tokenizer = causal.load_tokenizer(name)
-    checkpoint.check_prompt(tokenizer(prompt, return_tensors="pt").input_ids)
+    checkpoint.check_prompt(tokenizer(causal.check_text(prompt), return_tensors="pt").input_ids)
     rows = [_generate(title, checkpoint, tokenizer, prompt, max_new_tokens) for title in ("float", "INT8")]
     print(f"\n{'':6}{'parameters':>14}{'decode':>16}")
     for title, size, tokens_per_second in rows:

@@ -4,8 +4,6 @@ import argparse
 import json
 from typing import Any
 
-from hf_tle_int8.report import environment
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
@@ -16,7 +14,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the environment, one line a fact, or as JSON."""
-    facts = environment()
+    from hf_tle_int8 import report
+
+    facts = report.environment()
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from hf_tle_int8 import accuracy
-from hf_tle_int8.cli import causal, options
+from hf_tle_int8.cli import options
 from hf_tle_int8.errors import ConfigError, InputValueError
+
+if TYPE_CHECKING:
+    from hf_tle_int8.accuracy import Accuracy, Windows
+    from hf_tle_int8.cli.causal import CausalCheckpoint
 
 _DESCRIPTION = """\
 Perplexity of a model in INT8 on a text and, beside a float reference, what quantization changed: the perplexity of
@@ -55,6 +56,11 @@ def run(arguments: argparse.Namespace) -> None:
         InputValueError: the text is no UTF-8 or shorter than a window.
         OSError: the text cannot be read.
     """
+    from tqdm import tqdm
+
+    from hf_tle_int8 import accuracy
+    from hf_tle_int8.cli import causal
+
     checkpoint = causal.find(arguments.model)
     reference = _reference(checkpoint, arguments.reference)
     if arguments.window < 2:
@@ -77,7 +83,9 @@ def run(arguments: argparse.Namespace) -> None:
         print("\n".join(_table(outcome, windows.tokens)))
 
 
-def _reference(checkpoint: causal.CausalCheckpoint, name: str | None) -> causal.CausalCheckpoint | None:
+def _reference(checkpoint: "CausalCheckpoint", name: str | None) -> "CausalCheckpoint | None":
+    from hf_tle_int8.cli import causal
+
     if name is None:
         return None if checkpoint.quantized else checkpoint
     reference = causal.find(name)
@@ -91,7 +99,7 @@ def _reference(checkpoint: causal.CausalCheckpoint, name: str | None) -> causal.
     return reference
 
 
-def _first(windows: accuracy.Windows, found: Iterator[Any], file: Path) -> list[Any]:
+def _first(windows: "Windows", found: Iterator[Any], file: Path) -> list[Any]:
     first = list(itertools.islice(found, 1))
     if not first:
         raise InputValueError(
@@ -101,7 +109,7 @@ def _first(windows: accuracy.Windows, found: Iterator[Any], file: Path) -> list[
     return first
 
 
-def _table(found: accuracy.Accuracy, tokens: int) -> Iterator[str]:
+def _table(found: "Accuracy", tokens: int) -> Iterator[str]:
     positions = found.windows * found.window
     yield f"{tokens} tokens, {found.windows} windows of {found.window}, {positions - found.windows} tokens predicted\n"
     if found.reference_perplexity is None:

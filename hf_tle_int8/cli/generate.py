@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from hf_tle_int8.cli import causal, generation, options
+from hf_tle_int8.cli import options
 
 _DESCRIPTION = """\
 Continue a text with a causal language model in INT8. A float checkpoint is quantized while it loads; an INT8 one is
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
     )
     options.add_model(parser)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="what to continue")
-    generation.add_options(parser, 0.0, "0")
+    options.add_generation(parser, 0.0, "0")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
     parser.set_defaults(run=run)
 
@@ -44,9 +44,11 @@ def run(arguments: argparse.Namespace) -> None:
         CheckpointError: there is no such model, or it has no tokenizer or cannot generate.
         ConfigError: the prompt is empty, or longer than the model takes.
     """
+    from hf_tle_int8.cli import causal, generation
+
     checkpoint = causal.find(arguments.model)
     tokenizer = causal.load_tokenizer(arguments.model)
-    prompt = tokenizer(arguments.prompt, return_tensors="pt").input_ids
+    prompt = tokenizer(causal.check_text(arguments.prompt), return_tensors="pt").input_ids
     checkpoint.check_prompt(prompt)
     with options.torch_threads(arguments.threads):
         model = checkpoint.load(arguments.dtype, int8=not arguments.float)

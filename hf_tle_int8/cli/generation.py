@@ -13,22 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from hf_tle_int8.cli import options
 from hf_tle_int8.cli.causal import CausalCheckpoint
+from hf_tle_int8.errors import ConfigError
 
 Write = Callable[[str], object]
-
-
-def add_options(parser: argparse.ArgumentParser, temperature: float | None, default: str) -> None:
-    """Add the options of `Generator`; ``temperature`` unless it is given, which ``default`` explains."""
-    add = parser.add_argument
-    add("--max-new-tokens", type=options.positive, default=256, metavar="N", help="at most (default: %(default)s)")
-    text = f"0 takes the most likely token, more samples (default: {default})"
-    add("--temperature", type=options.temperature, default=temperature, metavar="T", help=text)
-    add("--seed", type=options.seed, metavar="S", help="of sampling: the same seed gives the same text")
-    options.add_dtype(parser)
-    options.add_threads(parser)
-    add("--float", action="store_true", help="run the model in float; an INT8 checkpoint is dequantized")
 
 
 @dataclass(frozen=True)
@@ -116,7 +104,10 @@ class Generator:
         checkpoint: of ``model``.
         model: whose ``generation_config`` is changed to what is asked for.
         tokenizer: of the model.
-        arguments: what `add_options` adds.
+        arguments: what `options.add_generation` adds.
+
+    Raises:
+        ConfigError: the model's end of sequence is no token.
     """
 
     def __init__(
@@ -136,8 +127,10 @@ class Generator:
             settings.temperature = arguments.temperature or None
         if not settings.do_sample:
             settings.temperature = settings.top_p = settings.top_k = None
+        ends = settings.eos_token_id
+        if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
+            raise ConfigError(f"{checkpoint.name} says eos_token_id={ends!r}: a token's number or a list is needed.")
         if settings.pad_token_id is None:
-            ends = settings.eos_token_id
             settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
     def __call__(self, prompt: Tensor, write: Write, echo: bool = False) -> Answer:

@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_tle_int8.inspection import inspect_checkpoint
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
@@ -19,5 +17,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table of layers, or all of it as JSON."""
+    from hf_tle_int8.inspection import inspect_checkpoint
+
     table = inspect_checkpoint(arguments.path)
     print(table.to_json() if arguments.json else table)

@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started the process: nothing is printed
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; what is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,14 +1,21 @@
-"""Options that several commands share."""
+"""Options that several commands share.
+
+Like the files of the commands, it imports torch and transformers only to run: help and errors of usage come at once.
+"""
 
 import argparse
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    from hf_tle_int8.config import TLEInt8Config
 
-from hf_tle_int8.config import TLEInt8Config
+# OpenMP ends the process where it cannot start as many as it is asked for.
+_MOST_THREADS = 1024
+_LEAST_TEMPERATURE = 0.001
 
 
 def positive(text: str) -> int:
@@ -18,14 +25,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def threads(text: str) -> int:
+    """A number of threads that OpenMP can start; argparse shows the error of anything else."""
+    if not (text.isdecimal() and 0 < int(text) <= _MOST_THREADS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads from 1 to {_MOST_THREADS}.")
+    return int(text)
+
+
 def temperature(text: str) -> float:
-    """A finite number from 0 on; argparse shows the error of anything else."""
+    """0, or a finite number that logits can be divided by; argparse shows the error of anything else."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no temperature: 0 is greedy, more is sampled.")
+    if value != 0 and not _LEAST_TEMPERATURE <= value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no temperature: 0 is greedy, {_LEAST_TEMPERATURE} or more samples."
+        )
     return value
 
 
@@ -62,8 +78,10 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     add("--quantize-lm-head", action="store_true", help="convert the output head, too")
 
 
-def conversion(arguments: argparse.Namespace) -> TLEInt8Config:
+def conversion(arguments: argparse.Namespace) -> "TLEInt8Config":
     """What `add_conversion` has asked for; raises `ConfigError`."""
+    from hf_tle_int8.config import TLEInt8Config
+
     return TLEInt8Config(
         modules_to_not_convert=arguments.modules_to_not_convert,
         modules_to_convert=arguments.modules_to_convert,
@@ -74,12 +92,26 @@ def conversion(arguments: argparse.Namespace) -> TLEInt8Config:
 def add_threads(parser: argparse.ArgumentParser, default: int | None = None) -> None:
     """Add ``--threads``, to be given to `torch_threads`."""
     text = f"threads of torch and of the kernels (default: {default or 'what torch uses'})"
-    parser.add_argument("--threads", type=positive, default=default, metavar="T", help=text)
+    parser.add_argument("--threads", type=threads, default=default, metavar="T", help=text)
+
+
+def add_generation(parser: argparse.ArgumentParser, default: float | None, meaning: str) -> None:
+    """Add the options of `generation.Generator`, with the default of the temperature, and what that means."""
+    add = parser.add_argument
+    add("--max-new-tokens", type=positive, default=256, metavar="N", help="at most (default: %(default)s)")
+    text = f"0 takes the most likely token, more samples (default: {meaning})"
+    add("--temperature", type=temperature, default=default, metavar="T", help=text)
+    add("--seed", type=seed, metavar="S", help="of sampling: the same seed gives the same text")
+    add_dtype(parser)
+    add_threads(parser)
+    add("--float", action="store_true", help="run the model in float; an INT8 checkpoint is dequantized")
 
 
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """Within, torch and the kernels run on ``count`` threads; None leaves their number."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

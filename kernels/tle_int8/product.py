@@ -28,7 +28,7 @@ def product(
             rows = rows ^ -128
         if SYMMETRIC:
             tl.assume(tl.min(rows) > -128)
-        sums = tl.dot(rows, columns, sums)
+        sums = tl.dot(rows, columns, sums, out_dtype=tl.int32)
         from_q += STEPS * ROWS * GROUP
         from_w += STEPS * COLUMNS * GROUP
     return sums

@@ -29,7 +29,7 @@ def sums_of(
     for start in range(low, high, TILE_K):
         x = tl.load(from_a, mask=k[None, :] < high - start, other=0)
         y = tl.load(from_b, mask=k[:, None] < high - start, other=0)
-        sums = tl.dot(x, y, sums)
+        sums = tl.dot(x, y, sums, out_dtype=sums.dtype)
         from_a += TILE_K * k_a
         from_b += TILE_K * k_b
     return sums
@@ -117,7 +117,7 @@ def batched_matmul(
         k_a, k_b = start + tl.arange(0, TILE_K)[None, None, :], start + tl.arange(0, TILE_K)[None, :, None]
         x = tl.load(a + s * M * K + m * K + k_a, mask=(s < S) & (m < M) & (k_a < K), other=0)
         y = tl.load(b + s * K * N + k_b * N + n, mask=(s < S) & (k_b < K) & (n < N), other=0)
-        sums = tl.dot(x, y, sums)
+        sums = tl.dot(x, y, sums, out_dtype=sums.dtype)
     tl.store(c + s * M * N + m * N + n, sums.to(c.dtype.element_ty), mask=(s < S) & (m < M) & (n < N))
 
 

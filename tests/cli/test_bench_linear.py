@@ -66,6 +66,15 @@ def test_wrong_shapes_are_refused(shape, capsys):
     assert "NxK" in capsys.readouterr().err
 
 
+def test_what_could_not_be_drawn_is_told_before_measuring(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("hf_tle_int8.bench.linear.run", None)
+    assert main([*TINY, *FEW, "--plot", str(tmp_path / "p.foo")]) == 2
+    assert "p.foo has no ending of a picture. Choose of " in capsys.readouterr().err
+    assert main([*TINY, "--peers", "hf_tle_int8", "--plot", str(tmp_path / "p.png")]) == 2
+    assert f"relative to {BASE}, which " in capsys.readouterr().err
+
+
 def test_unknown_peers_are_refused(capsys):
     assert main(["bench", "linear", "--peers", "abacus"]) == 2
     assert "abacus" in capsys.readouterr().err

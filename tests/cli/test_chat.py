@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from hf_tle_int8.cli import causal, chat
+from hf_tle_int8.cli import causal, conversation
 from hf_tle_int8.cli.main import main
 
 LINES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -49,17 +49,17 @@ def test_what_was_said_is_kept_and_not_computed_again(talkative, monkeypatch, ca
     )
     prompts = [int(tokens) for tokens in re.findall(r"prefill of (\d+) tokens", err)]
     tokenizer = causal.load_tokenizer(str(talkative / "plain"))
-    conversation = chat.Conversation(tokenizer, "Be kind, and answer all that they ask.")
-    assert prompts[0] == conversation.prompt("Hello").shape[1]
+    said = conversation.Conversation(tokenizer, "Be kind, and answer all that they ask.")
+    assert prompts[0] == said.prompt("Hello").shape[1]
     assert prompts[1] < prompts[0]
-    conversation.add("Hello", "Yes.")
-    text = tokenizer.decode(conversation.prompt("And then?")[0], skip_special_tokens=True)
+    said.add("Hello", "Yes.")
+    text = tokenizer.decode(said.prompt("And then?")[0], skip_special_tokens=True)
     assert (
         text
         == "system: Be kind, and answer all that they ask.\nuser: Hello\nassistant: Yes.\nuser: And then?\nassistant:"
     )
-    conversation.clear()
-    assert "Yes." not in tokenizer.decode(conversation.prompt("And then?")[0])
+    said.clear()
+    assert "Yes." not in tokenizer.decode(said.prompt("And then?")[0])
 
 
 def test_too_long_a_line_is_refused_and_the_next_one_answered(talkative, monkeypatch, capsys):
@@ -67,6 +67,20 @@ def test_too_long_a_line_is_refused_and_the_next_one_answered(talkative, monkeyp
     assert "positions for 512" in err
     assert "/clear begins anew" in err
     assert err.count("8 new tokens]") == 1
+
+
+@pytest.mark.parametrize("template", ["{% for m in", "{{ messages + 1 }}"])
+def test_templates_that_are_broken_are_told(stories_path, tmp_path, capsys, template):
+    shutil.copytree(stories_path, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(template)
+    assert main(["chat", str(tmp_path / "model")]) == 2
+    assert "the chat template of the model refuses the conversation: T" in capsys.readouterr().err
+
+
+def test_without_a_stdin_there_is_nothing_to_answer(talkative, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["chat", str(talkative / "plain")]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_models_without_a_template_are_refused(stories_path, capsys):
@@ -98,6 +112,6 @@ def test_on_a_terminal_ctrl_c_only_helps_and_ctrl_d_ends(monkeypatch, capsys):
 
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("builtins.input", read)
-    assert chat._read() == "Hello"
+    assert conversation._read() == "Hello"
     assert "/exit" in capsys.readouterr().err
-    assert chat._read() is None
+    assert conversation._read() is None

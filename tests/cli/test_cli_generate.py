@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 
 import pytest
@@ -128,6 +129,8 @@ def refused(stories_path, tmp_path_factory):
     save_tiny_llama(root / "incomplete", vocab_size=512)
     AutoTokenizer.from_pretrained(stories_path).save_pretrained(root / "incomplete")
     edit_checkpoint(root / "incomplete", lambda tensors: tensors.pop("model.norm.weight"))
+    shutil.copytree(stories_path, root / "damaged tokenizer")
+    (root / "damaged tokenizer" / "tokenizer_config.json").write_text('{"model_max_length": "long"}')
     for name, change in {"text for a size": {"hidden_size": "x"}, "no heads": {"num_attention_heads": 0}}.items():
         LlamaConfig().save_pretrained(root / name)
         edit_config(root / name, **change)
@@ -143,6 +146,7 @@ def refused(stories_path, tmp_path_factory):
         ("whole encoder", "no causal language model"),
         ("translator", "no causal language model"),
         ("no tokenizer", "has no tokenizer"),
+        ("damaged tokenizer", "has no tokenizer that can be read"),
         ("other method", "quant_method='fp8'"),
         ("other tokenizer", "a vocabulary of 96"),
         ("no weights", "cannot be loaded"),
@@ -168,7 +172,20 @@ def test_what_cannot_generate_is_told_in_one_line(refused, folder, reason, capsy
 
 def test_names_that_nobody_has_are_told_in_one_line(capsys):
     assert main(["generate", "nobody/nothing", "--prompt", PROMPT]) == 2
-    assert capsys.readouterr().err.startswith("hf-tle-int8: error: nobody/nothing cannot be loaded: ")
+    wanted = "hf-tle-int8: error: nobody/nothing is no folder here. From the Hub: nobody/nothing cannot be loaded: "
+    assert capsys.readouterr().err.startswith(wanted)
+
+
+def test_bytes_that_are_no_text_are_refused(stories_path, capsys):
+    assert main(["generate", str(stories_path), "--prompt", "\udcff"]) == 2
+    assert "is no text in UTF-8" in capsys.readouterr().err
+
+
+def test_an_end_that_is_no_token_is_refused(stories_path, tmp_path, capsys):
+    shutil.copytree(stories_path, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    assert main(["generate", str(tmp_path / "model"), "--prompt", PROMPT]) == 2
+    assert "eos_token_id='</s>'" in capsys.readouterr().err
 
 
 def test_prompts_that_leave_no_room_are_refused(stories_path, capsys):
@@ -179,7 +196,15 @@ def test_prompts_that_leave_no_room_are_refused(stories_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", [["--temperature", "-1"], ["--temperature", "nan"], ["--max-new-tokens", "0"], ["--seed", str(2**63)]]
+    "option",
+    [
+        ["--temperature", "-1"],
+        ["--temperature", "nan"],
+        ["--temperature", "1e-300"],
+        ["--max-new-tokens", "0"],
+        ["--seed", str(2**63)],
+        ["--threads", "100000"],
+    ],
 )
 def test_senseless_options_are_refused(stories_path, option, capsys):
     with pytest.raises(SystemExit) as stop:

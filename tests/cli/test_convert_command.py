@@ -13,6 +13,7 @@ from support import edit_checkpoint, edit_config, int8_layers, save_tiny_llama
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from hf_tle_int8.cli.main import main
+from hf_tle_int8.streaming import conversion
 
 MEGABYTE = 10**6
 
@@ -48,7 +49,7 @@ def test_ctrl_c(source, tmp_path, capsys, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_tle_int8.cli.convert.convert_checkpoint", interrupted)
+    monkeypatch.setattr(conversion, "convert_checkpoint", interrupted)
     with pytest.raises(SystemExit) as stop:
         main(["convert", str(source), str(tmp_path / "int8")])
     assert stop.value.code == 130
@@ -59,7 +60,7 @@ def test_a_full_disk(source, tmp_path, capsys, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hf_tle_int8.cli.convert.convert_checkpoint", full)
+    monkeypatch.setattr(conversion, "convert_checkpoint", full)
     assert main(["convert", str(source), str(tmp_path / "int8")]) == 2
     assert "No space left on device. Free some space: the same command continues" in capsys.readouterr().err
 

@@ -4,10 +4,13 @@ import sys
 
 import pytest
 
-from hf_tle_int8 import __version__
-from hf_tle_int8.cli import env
+from hf_tle_int8 import __version__, report
+from hf_tle_int8.cli import convert
 from hf_tle_int8.cli.main import main
 from hf_tle_int8.report import environment
+from hf_tle_int8.streaming.options import FORMATS
+
+COMMANDS = ("demo", "convert", "generate", "chat", "eval", "inspect", "bench", "cache", "env")
 
 
 def test_version(capsys):
@@ -21,7 +24,7 @@ def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"    {name} " in text for name in ("demo", "generate", "chat", "eval", "inspect", "bench", "env"))
+    assert all(f"    {name} " in text for name in COMMANDS)
     assert text.rstrip().endswith("with examples.")
 
 
@@ -32,6 +35,42 @@ def test_help_of_a_command_ends_with_examples(capsys, command):
     assert stop.value.code == 0
     examples = capsys.readouterr().out.split("examples:")[1].strip().splitlines()
     assert all(f"hf-tle-int8 {' '.join(command)} " in line for line in examples)
+
+
+USAGE = """
+import sys
+from hf_tle_int8.cli.main import main
+
+for line in sys.stdin.read().splitlines():
+    try:
+        main(line.split())
+    except SystemExit as stop:
+        assert stop.code == (0 if line.endswith(("--help", "--version")) else 2), line
+heavy = {"torch", "transformers", "triton", "numpy", "hf_tle_int8.config"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+MISTAKES = [
+    "", "transmogrify", "convert", "convert my-model", "generate my-model", "chat --system", "eval my-model",
+    "generate my-model --prompt Once --dtype int4", "generate my-model --prompt Once --temperature cold",
+    "chat my-model --max-new-tokens 0", "bench", "bench linear --shape 4096", "bench model my-model --threads none",
+    "bench compile --dtype int8", "inspect", "env --yaml", "cache melt", "cache warm", "demo my-model --prompt",
+    "convert my-model my-model-int8 --format gguf",
+]  # fmt: skip
+
+
+def test_help_and_errors_of_usage_import_neither_torch_nor_transformers():
+    parsers = ["", *COMMANDS, "bench linear", "bench model", "bench compile", "cache clear", "cache warm"]
+    lines = [*(f"{command} --help" for command in parsers), "--version", *MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", USAGE], input="\n".join(lines), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: ") == len(parsers)
+    assert done.stderr.count(": error: ") == len(MISTAKES)
+
+
+def test_choices_that_are_written_twice_are_the_same():
+    assert FORMATS == convert._FORMATS
 
 
 def test_a_command_is_required(capsys):
@@ -63,11 +102,32 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert output.stderr == ""
 
 
+def test_a_closed_stdout_is_no_error():
+    script = "from hf_tle_int8.cli.main import main; raise SystemExit(main(['cache']))"
+    done = subprocess.run(
+        f'{sys.executable} -c "{script}" >&-', shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["inspect absent", "bench linear --peers abacus", "bench compile --kernels abacus", "cache warm absent"],
+)
+def test_each_command_tells_of_a_mistake_in_a_process_of_its_own(line, tmp_path):
+    script = "import sys; from hf_tle_int8.cli.main import main; raise SystemExit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("hf-tle-int8: error: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_has_no_traceback(capsys, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(env, "environment", interrupted)
+    monkeypatch.setattr(report, "environment", interrupted)
     assert main(["env"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -76,7 +136,7 @@ def test_a_failure_has_no_traceback(capsys, monkeypatch):
     def failed():
         raise RuntimeError("not enough memory")
 
-    monkeypatch.setattr(env, "environment", failed)
+    monkeypatch.setattr(report, "environment", failed)
     assert main(["env"]) == 1
     assert capsys.readouterr().err == "hf-tle-int8: failed: RuntimeError: not enough memory\n"
 

@@ -27,7 +27,7 @@ def dots(a, b, out, K):
     for k in range(0, K, 8):
         left = tl.load(a + 2 * k + inside).reshape(2, 8)
         right = tl.load(b + 2 * k + inside).reshape(2, 8)
-        sums = tl.dot(left, right.trans(), sums)
+        sums = tl.dot(left, right.trans(), sums, out_dtype=tl.int32)
     tl.store(out + 2 * i[:, None] + j[None, :], sums)
 
 

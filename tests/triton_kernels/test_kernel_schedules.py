@@ -90,7 +90,7 @@ def tall_product(a, b, c, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
     for step in range(2):
         left = tl.load(a + rows[:, None] * (2 * K) + step * K + inner[None, :])
         right = tl.load(b + (program * 2 * K + step * K + inner[:, None]) * N + columns[None, :])
-        sums = tl.dot(left, right, sums)
+        sums = tl.dot(left, right, sums, out_dtype=tl.int32)
     tl.store(c + (program * M + rows[:, None]) * N + columns[None, :], sums)
 
 

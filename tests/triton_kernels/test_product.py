@@ -1,3 +1,4 @@
+import ast
 import functools
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from arm_emulation import CPU_OF_TARGET
+from conftest import REPOSITORY
 from kernel_runs import check_on_arm, on_host
 from linear_runs import choices, host_targets
 from support import int64_product
@@ -97,3 +99,12 @@ def test_the_longest_sums_on_the_host(name):
 @pytest.mark.parametrize("name", CPU_OF_TARGET)
 def test_the_longest_sums_on_arm(name, tmp_path):
     check_on_arm(list(longest(name)), name, tmp_path)
+
+
+def test_accumulators_are_given_with_their_type():
+    """Triton 3.7 takes them for fp32 otherwise, and refuses those of int32."""
+    files = (REPOSITORY / "kernels" / "tle_int8").glob("*.py")
+    calls = [node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    dots = [call for call in calls if ast.unparse(call.func) == "tl.dot"]
+    assert dots
+    assert all("out_dtype" in [keyword.arg for keyword in call.keywords] for call in dots)

@@ -30,7 +30,7 @@ def long_product(a, b, steps, o, M: tl.constexpr, N: tl.constexpr, K: tl.constex
     sums = tl.zeros((M, N), o.dtype.element_ty)
     x, y = a + m[:, None] * K + k[None, :], b + k[:, None] * N + n[None, :]
     for _ in range(steps):
-        sums = tl.dot(tl.load(x), tl.load(y), sums)
+        sums = tl.dot(tl.load(x), tl.load(y), sums, out_dtype=sums.dtype)
         x += B
         y += B * N
     tl.store(o + m[:, None] * N + n[None, :], sums)
@@ -66,7 +66,7 @@ def of_packed(a, b, steps, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
     sums = tl.zeros((M, N), tl.int32)
     for step in range(steps):
         y = tl.load(b + step * N * G + tl.arange(0, N * G)).reshape(N, G).trans()
-        sums = tl.dot(tl.load(a + m[:, None] * K + step * G + k[None, :]), y, sums)
+        sums = tl.dot(tl.load(a + m[:, None] * K + step * G + k[None, :]), y, sums, out_dtype=sums.dtype)
     tl.store(o + m[:, None] * N + n[None, :], sums)
 
 

@@ -24,10 +24,10 @@ def added_to_loaded(a, b, c, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexp
     """The result is stored, and added to again."""
     at = places(M, N)
     x, y = operands_of(a, b, 0, M, N, K, B)
-    sums = tl.dot(x, y, tl.load(c + at))
+    sums = tl.dot(x, y, tl.load(c + at), out_dtype=o.dtype.element_ty)
     tl.store(o + at, sums)
     x, y = operands_of(a, b, 1, M, N, K, B)
-    tl.store(o + M * N + at, tl.dot(x, y, sums) + sums)
+    tl.store(o + M * N + at, tl.dot(x, y, sums, out_dtype=sums.dtype) + sums)
 
 
 @triton.jit
@@ -46,7 +46,7 @@ def every_other(a, b, steps, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexp
     for step in range(steps):
         if step % 2 == 0:
             x, y = operands_of(a, b, step, M, N, K, B)
-            sums = tl.dot(x, y, sums)
+            sums = tl.dot(x, y, sums, out_dtype=sums.dtype)
     tl.store(o + places(M, N), sums)
 
 
@@ -56,7 +56,7 @@ def in_nested_loops(a, b, outer, inner, o, M: tl.constexpr, N: tl.constexpr, K: 
     for i in range(outer):
         for j in range(inner):
             x, y = operands_of(a, b, i * inner + j, M, N, K, B)
-            sums = tl.dot(x, y, sums)
+            sums = tl.dot(x, y, sums, out_dtype=sums.dtype)
         sums += i + 1
     tl.store(o + places(M, N), sums)
 
@@ -69,9 +69,9 @@ def two_sums(a, b, steps, o, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, 
     for step in range(steps):
         x, y = operands_of(a, b, step, M, N, K, B)
         z, _ = operands_of(a + M * K, b, step, M, N, K, B)
-        second = tl.dot(z, y, second)
+        second = tl.dot(z, y, second, out_dtype=second.dtype)
         second += first
-        first = tl.dot(x, y, first)
+        first = tl.dot(x, y, first, out_dtype=first.dtype)
     tl.store(o + places(M, N), first)
     tl.store(o + M * N + places(M, N), second)
 
@@ -81,7 +81,7 @@ def stored_in_the_loop(a, b, steps, o, M: tl.constexpr, N: tl.constexpr, K: tl.c
     sums = tl.zeros((M, N), o.dtype.element_ty)
     for step in range(steps):
         x, y = operands_of(a, b, step, M, N, K, B)
-        sums = tl.dot(x, y, sums)
+        sums = tl.dot(x, y, sums, out_dtype=sums.dtype)
         tl.store(o + step * M * N + places(M, N), sums)
 
 

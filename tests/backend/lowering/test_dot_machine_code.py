@@ -34,7 +34,7 @@ def packed(a, b, steps, K, o, M: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
     for _ in range(steps):
         x = tl.load(rows).reshape(M // R, S, R, G).permute(0, 2, 1, 3).reshape(M, S * G)
         y = tl.load(columns).reshape(S, N, G).permute(0, 2, 1).reshape(S * G, N)
-        sums = tl.dot(x, y, sums)
+        sums = tl.dot(x, y, sums, out_dtype=sums.dtype)
         rows += S * R * G
         columns += S * N * G
     tl.store(o + tl.arange(0, M)[:, None] * N + tl.arange(0, N)[None, :], sums)
