@@ -14,6 +14,8 @@ from hf_tle_int8.bench.linear import Outcome, Result
 from hf_tle_int8.report import environment
 
 _LIBRARIES = ("torchao", "onnxruntime", "openvino", "llama_cpp_python")
+# What keeps torch and OpenVINO from instructions that the CPU has.
+_LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 # What every CSV says of where and when it was measured.
 FACTS = ("date", "CPU", "features", "target of the kernels", "threads", "versions", "load average before")
@@ -57,6 +59,7 @@ def surroundings(threads: int, load: float | None = None) -> dict[str, str]:
     found = environment()
     versions = {name: found[name] for name in ("hf_tle_int8", "torch", "transformers", "triton", "llvmlite")}
     versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES if _installed(name)}
+    versions |= {_LIMIT: os.environ[_LIMIT]} if os.environ.get(_LIMIT) else {}
     values = (
         str(datetime.date.today()),
         f"{found['CPU']}, {os.cpu_count()} visible",

@@ -32,3 +32,10 @@ def test_records_are_shares_of_the_machine():
 def test_without_the_base_there_is_no_ratio():
     record = tables.records(Outcome([result("ours", 10, 1e-6)]), MACHINE, "base")[0]
     assert record["ratio_to_base"] is None
+
+
+def test_what_limits_others_is_said(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert "ONEDNN" not in MACHINE.facts()["versions"]
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert MACHINE.facts()["versions"].endswith(", ONEDNN_MAX_CPU_ISA AVX512_CORE_BF16")
