@@ -38,7 +38,9 @@ class LoadedObject:
             )
         with _lock:
             if target not in _jits:
-                _jits[target] = llvm().create_lljit_compiler(target_machine(target))
+                # JITLink keeps the parts of an object together. LLVM's other linker aborts the process where memory is
+                # such that they come to lie more than 2 GB from each other.
+                _jits[target] = llvm().create_lljit_compiler(target_machine(target), use_jit_link=True)
             builder = llvm().JITLibraryBuilder().add_object_img(object_code).add_current_process()
             for name, address in (imports or {}).items():
                 builder.import_symbol(name, address)
