@@ -16,6 +16,7 @@ TITLES = {
     "int8-head": "hf_tle_int8, head too, rest bf16",
     "int8-fp32": "hf_tle_int8, rest fp32",
     "int8-head-fp32": "hf_tle_int8, head too, rest fp32",
+    "int8-head-compiled": "hf_tle_int8, head too, compiled",
     "torch-dynamic": "torch dynamic, rest fp32",
     "torchao": "torchao, eager",
     "torchao-compiled": "torchao, compiled",

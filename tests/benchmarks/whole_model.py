@@ -54,6 +54,13 @@ def int8(shape: Shape, dtype: torch.dtype, head: bool = False) -> Qwen2ForCausal
     return made
 
 
+def int8_compiled(shape: Shape) -> Qwen2ForCausalLM:
+    """Of this project with its head in INT8, compiled."""
+    made = int8(shape, torch.bfloat16, head=True)
+    made.forward = torch.compile(made.forward)
+    return made
+
+
 def torch_dynamic(shape: Shape) -> Qwen2ForCausalLM:
     """torch's dynamic quantization, by the engine of this CPU: uint8 activations per tensor, fp32 in and out."""
     made = model(shape, torch.float32)
@@ -89,6 +96,7 @@ MODELS: dict[str, Callable[[Shape], Run]] = {
     "int8-head": of_transformers(lambda shape: int8(shape, torch.bfloat16, head=True)),
     "int8-fp32": of_transformers(lambda shape: int8(shape, torch.float32)),
     "int8-head-fp32": of_transformers(lambda shape: int8(shape, torch.float32, head=True)),
+    "int8-head-compiled": of_transformers(int8_compiled),
     "torch-dynamic": of_transformers(torch_dynamic),
     "torchao": of_transformers(torchao),
     "torchao-compiled": of_transformers(torchao_compiled),
