@@ -114,7 +114,7 @@ SCHEMES = {
 }
 
 # Multiply-adds that are worth a thread.
-_WORK_PER_THREAD = 1 << 18
+WORK_PER_THREAD = 1 << 18
 
 
 def scheme(target: Target) -> Scheme:
@@ -159,5 +159,5 @@ def choose(m: int, n: int, k: int, layout: Scheme, threads: int) -> Choice:
         threads: how many there are.
     """
     tile_m, tile_n = next((tile for tile in layout.tiles if m <= tile[0]), layout.tiles[-1])
-    team = max(1, min(threads, m * n * k // _WORK_PER_THREAD))
+    team = max(1, min(threads, m * n * k // WORK_PER_THREAD))
     return layout.choice(tile_m, tile_n, team)

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from hf_tle_int8 import activations, dispatch
 from hf_tle_int8.backend.target import Target
 from hf_tle_int8.dispatch import MOST_ROWS, QUANTIZED_BLOCK, Choice, Scheme, choose, constexprs
+
+if TYPE_CHECKING:
+    from hf_tle_int8.backend.entry import KernelEntry
 
 _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _ARGUMENTS = {
@@ -62,10 +65,10 @@ def layout() -> Scheme:
 
 
 # Loaded code must outlive the functions that point into it.
-_entries: list[Any] = []
+_entries: list["KernelEntry"] = []
 
 
-def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any]) -> Callable[..., None]:
+def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any]) -> "KernelEntry":
     """A kernel, ready to be called with addresses and integers, the grid and the number of threads.
 
     Args:
@@ -77,12 +80,11 @@ def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any]) -> Call
 
     entry = prepare(kernel, {**_ARGUMENTS, **types}, values, target())
     _entries.append(entry)
-    call: Callable[..., None] = entry.call
-    return call
+    return entry
 
 
 @functools.cache
-def _quantizer(dtype: torch.dtype, rows: int, flipped: bool) -> Callable[..., None]:
+def _quantizer(dtype: torch.dtype, rows: int, flipped: bool) -> "KernelEntry":
     from hf_tle_int8.kernels.quantize import quantize
 
     values = {"ROWS": rows, "GROUP": layout().packing.group, "BLOCK": QUANTIZED_BLOCK, "FLIPPED": flipped}
@@ -90,7 +92,7 @@ def _quantizer(dtype: torch.dtype, rows: int, flipped: bool) -> Callable[..., No
 
 
 @functools.cache
-def _gemm(tile: tuple[int, int], x: str, bias: str | None) -> Callable[..., None]:
+def _gemm(tile: tuple[int, int], x: str, bias: str | None) -> "KernelEntry":
     from hf_tle_int8.kernels.linear import gemm
 
     values = {**constexprs(layout(), layout().choice(*tile)), "HAS_BIAS": bias is not None}
@@ -115,14 +117,16 @@ class _Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def _rows(m: int, k: int, dtype: torch.dtype, choice: Choice) -> activations.Quantize:
-    call, padded_k = _quantizer(dtype, choice.rows, choice.flipped), layout().packing.padded(1, k)[1]
+    call, padded_k = _quantizer(dtype, choice.rows, choice.flipped).call, layout().packing.padded(1, k)[1]
     return activations.quantize(call, m, k, padded_k, choice)
 
 
 def _plan(m: int, n: int, k: int, dtype: torch.dtype, bias: torch.dtype | None, threads: int) -> _Plan:
     choice = choose(m, n, k, layout(), threads)
-    call = _gemm((choice.tile_m, choice.tile_n), _TYPES[dtype], None if bias is None else _TYPES[bias])
-    return _Plan(call, _rows(m, k, dtype, choice), (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads)
+    kernel = _gemm((choice.tile_m, choice.tile_n), _TYPES[dtype], None if bias is None else _TYPES[bias])
+    return _Plan(
+        kernel.call, _rows(m, k, dtype, choice), (-(-m // choice.tile_m), -(-n // choice.tile_n)), choice.threads
+    )
 
 
 def kernels(dtype: torch.dtype, bias: torch.dtype | None) -> dict[str, Callable[[], object]]:
@@ -142,6 +146,17 @@ def kernels(dtype: torch.dtype, bias: torch.dtype | None) -> dict[str, Callable[
         found[name] = functools.partial(_quantizer, dtype, rows, flipped)
         found[f"gemm {m}x{n}"] = functools.partial(_gemm, (m, n), x, None if bias is None else _TYPES[bias])
     return found
+
+
+def addresses(tile: tuple[int, int], dtype: torch.dtype, bias: torch.dtype | None) -> tuple[int, int]:
+    """Of the kernel for a tile and of the quantizer that goes with it, compiled; see `KernelEntry.address`.
+
+    Raises:
+        RuntimeError: see `unavailable`.
+    """
+    choice = layout().choice(*tile)
+    kernel = _gemm(tile, _TYPES[dtype], None if bias is None else _TYPES[bias])
+    return kernel.address, _quantizer(dtype, choice.rows, choice.flipped).address
 
 
 def compile_tiles(dtype: torch.dtype, bias: torch.dtype | None) -> None:

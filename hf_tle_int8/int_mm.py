@@ -105,7 +105,9 @@ def _packer(rows: int, flipped: bool, transposed: bool) -> Callable[..., None]:
     from hf_tle_int8.kernels.pack import pack
 
     values = {"ROWS": rows, "GROUP": execution.layout().packing.group, "BLOCK": QUANTIZED_BLOCK}
-    return execution.compiled(pack, {"x": "*i8"}, {**values, "FLIPPED": flipped, "TRANSPOSED": transposed})
+    entry = execution.compiled(pack, {"x": "*i8"}, {**values, "FLIPPED": flipped, "TRANSPOSED": transposed})
+    call: Callable[..., None] = entry.call
+    return call
 
 
 @functools.cache
@@ -114,4 +116,5 @@ def _multiplier(tile_m: int, tile_n: int) -> Callable[..., None]:
 
     layout = execution.layout()
     values = constexprs(layout, layout.choice(tile_m, tile_n))
-    return execution.compiled(gemm_int32, {"y": "*i32"}, values)
+    call: Callable[..., None] = execution.compiled(gemm_int32, {"y": "*i32"}, values).call
+    return call

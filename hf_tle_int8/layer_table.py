@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from hf_tle_int8 import execution
+from hf_tle_int8 import execution, native
 from hf_tle_int8.dispatch import choose
 from hf_tle_int8.matching import without_numbers
-from hf_tle_int8.report import what_runs_linears
+from hf_tle_int8.report import what_calls_linears, what_runs_linears
 
 INT8, CONVERTIBLE, FLOAT = "int8", "convertible", "float"
 
@@ -109,6 +109,7 @@ class LayerTable:
         ]
         return {
             "runs_on": what_runs_linears(),
+            "called": what_calls_linears(),
             "target": None if execution.unavailable() else execution.target().name,
             "threads": torch.get_num_threads(),
             "prefill_rows": self.prefill_rows,
@@ -134,8 +135,9 @@ class LayerTable:
             f"{totals['convertible_layers']} that TLEInt8Config() would convert, {totals['float_layers']} in floating "
             f"point; {totals['total_bytes']:,} bytes in all."
         )
+        called = [] if native.unavailable() is None else [f"INT8 linears are called {facts['called']}"]
         return "\n".join(
-            [f"INT8 linears run on {facts['runs_on']}{target}.", *self.notes, "", *_aligned(lines), "", sums]
+            [f"INT8 linears run on {facts['runs_on']}{target}.", *called, *self.notes, "", *_aligned(lines), "", sums]
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from hf_tle_int8 import arithmetic, execution
+from hf_tle_int8 import arithmetic, execution, native
 from hf_tle_int8.activations import Reader, traced_in
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
 from hf_tle_int8.packing import is_packed, unpack, unpack_channels
@@ -20,12 +20,22 @@ from hf_tle_int8.packing import is_packed, unpack, unpack_channels
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 _transform, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
 
+# Elements of an input that are quantized anew for each linear sooner than it is found out who shares them.
+LITTLE = 1 << 13
+
+# Whether ``packed_linear`` is implemented; its implementation, in machine code, is not made when this is imported.
+_is_native = False
+
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) -> Tensor")
 _LIBRARY.define("quantize(Tensor x) -> Tensor")
 _LIBRARY.define(
     "linear_quantized(Tensor x, Tensor quantized, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) "
     "-> Tensor"
+)
+_LIBRARY.define("packed_linear(Tensor x, Tensor panels, Tensor weight_scale, int in_features) -> Tensor")
+_LIBRARY.define(
+    "packed_linear.bias(Tensor x, Tensor panels, Tensor weight_scale, Tensor bias, int in_features) -> Tensor"
 )
 _LIBRARY.define("linear_grad_input(Tensor grad, Tensor weight, Tensor weight_scale, int in_features) -> Tensor")
 
@@ -67,20 +77,78 @@ def refuse_tangent(x: Tensor) -> None:
         )
 
 
-def linear_of_shared(
-    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int, reader: Reader
+def traced_linear(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int, reader: Reader | None
 ) -> Tensor:
-    """`linear` in code that is compiled, where ``x`` is quantized once for all who share it.
+    """`linear` in code that is traced; where that is compiled, by fewer calls of Python.
 
     What is exported is run by others, and what is differentiated keeps ``x``: there each linear is one operator.
+
+    Args:
+        reader: which of the linears that share ``x`` this is.
     """
     differentiated = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
     compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
-    if differentiated or not compiled or not traced_in(reader.of):
+    if differentiated or not compiled:
+        return linear(x, weight, weight_scale, bias, in_features)
+    # Not before something is compiled: it takes a quarter of a second.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    shares = reader is not None and not statically_known_true(x.numel() <= LITTLE) and traced_in(reader.of)
+    if not shares and _is_native and is_packed(weight) and _fits_native(weight, weight_scale, bias):
+        check_input(x, weight, weight_scale, bias, in_features)
+        return _call_native(x.contiguous(), weight, weight_scale, bias, in_features)
+    if reader is None or not shares:
         return linear(x, weight, weight_scale, bias, in_features)
     check_input(x, weight, weight_scale, bias, in_features)
     quantized = reader.of.traced(x, reader.bit)
     return torch.ops.tle_int8.linear_quantized(x, quantized, weight, weight_scale, bias, in_features)
+
+
+def called_linear(
+    x: Tensor, panels: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int, reader: Reader | None
+) -> Tensor:
+    """`linear` of a plain call (see `is_plain_call`) with panels for this machine and an ``x`` that goes with them.
+
+    Args:
+        reader: which of the linears that share ``x`` this is, if it does.
+    """
+    if reader is None and _is_native and x.is_contiguous() and _fits_native(panels, weight_scale, bias):
+        return _call_native(x, panels, weight_scale, bias, in_features)
+    return execution.packed_linear(x, panels, weight_scale, bias, reader)
+
+
+def prepare() -> None:
+    """Let calls reach the kernels without Python from now on; warns once where they cannot."""
+    global _is_native
+    if not _is_native and (reason := native.install()) is None:
+        _is_native = True
+    elif not _is_native:
+        _warn_of_slow_calls(str(reason))
+
+
+@functools.cache
+def _warn_of_slow_calls(reason: str) -> None:
+    warnings.warn(
+        f"each call of an INT8 linear takes some microseconds more than it need, through Python: {reason}",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+
+
+def _fits_native(panels: Tensor, weight_scale: Tensor, bias: Tensor | None) -> bool:
+    return (
+        panels.is_contiguous()
+        and weight_scale.dtype is torch.float32
+        and weight_scale.is_contiguous()
+        and (bias is None or (bias.dtype in arithmetic.FLOAT_DTYPES and bias.is_contiguous()))
+    )
+
+
+def _call_native(x: Tensor, panels: Tensor, weight_scale: Tensor, bias: Tensor | None, in_features: int) -> Tensor:
+    if bias is None:
+        return _PACKED_LINEAR(x, panels, weight_scale, in_features)
+    return _PACKED_LINEAR_BIAS(x, panels, weight_scale, bias, in_features)
 
 
 def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
@@ -184,6 +252,14 @@ def _linear_quantized_fake(
     return _linear_fake(x, weight, weight_scale, bias, in_features)
 
 
+def _packed_linear_fake(x: Tensor, panels: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+    return _linear_fake(x, panels, weight_scale, None, in_features)
+
+
+def _packed_linear_bias_fake(x: Tensor, panels: Tensor, weight_scale: Tensor, bias: Tensor, in_features: int) -> Tensor:
+    return _linear_fake(x, panels, weight_scale, bias, in_features)
+
+
 def _grad_input_cpu(grad: Tensor, weight: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
     n = weight_scale.shape[0]
 
@@ -215,6 +291,9 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     return grad_x, None, None, grad_bias, None
 
 
+# Looked up once, as they are called without anything between.
+_PACKED_LINEAR, _PACKED_LINEAR_BIAS = torch.ops.tle_int8.packed_linear.default, torch.ops.tle_int8.packed_linear.bias
+
 _LIBRARY.impl("linear", _linear_cpu, "CPU")
 _LIBRARY.impl("quantize", _quantize_cpu, "CPU")
 _LIBRARY.impl("linear_quantized", _linear_quantized_cpu, "CPU")
@@ -222,5 +301,7 @@ _LIBRARY.impl("linear_grad_input", _grad_input_cpu, "CPU")
 torch.library.register_fake("tle_int8::linear", _linear_fake, lib=_LIBRARY)
 torch.library.register_fake("tle_int8::quantize", _quantize_fake, lib=_LIBRARY)
 torch.library.register_fake("tle_int8::linear_quantized", _linear_quantized_fake, lib=_LIBRARY)
+torch.library.register_fake("tle_int8::packed_linear", _packed_linear_fake, lib=_LIBRARY)
+torch.library.register_fake("tle_int8::packed_linear.bias", _packed_linear_bias_fake, lib=_LIBRARY)
 torch.library.register_fake("tle_int8::linear_grad_input", _grad_input_fake, lib=_LIBRARY)
 torch.library.register_autograd("tle_int8::linear", _backward, setup_context=_save_for_backward, lib=_LIBRARY)

@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from hf_tle_int8 import dispatch, execution
+from hf_tle_int8 import dispatch, execution, native
 from hf_tle_int8.backend import debug, hwcap, schedule, settings, target
 from hf_tle_int8.errors import ConfigError
 
@@ -67,6 +67,7 @@ def environment() -> dict[str, str]:
         **_triton_backend(),
         **{name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
         "INT8 linears run on": what_runs_linears(),
+        "INT8 linears are called": what_calls_linears(),
     }
 
 
@@ -80,6 +81,12 @@ def what_runs_linears() -> str:
     except ConfigError as error:
         return f"nothing: {error}"
     return f"Triton kernels, from panels of {packing.columns} channels by {packing.group} inputs"
+
+
+def what_calls_linears() -> str:
+    """How a call of a layer gets to the kernels, and why so if it passes through Python."""
+    reason = native.unavailable()
+    return "by torch's dispatcher, in machine code" if reason is None else f"through Python: {reason}"
 
 
 def _target() -> dict[str, str]:

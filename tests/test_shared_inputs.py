@@ -82,13 +82,33 @@ def all_share(module):
     return module
 
 
+@pytest.fixture(autouse=True)
+def little(monkeypatch):
+    """However little an input is, it is shared."""
+    monkeypatch.setattr(ops, "LITTLE", -1)
+
+
 @pytest.fixture
 def quantized(monkeypatch):
-    """How often rows were quantized."""
+    """How often rows were quantized, by themselves or by a linear in machine code."""
     times = []
-    run = activations.Quantize.run
+    run, call = activations.Quantize.run, ops._call_native
     monkeypatch.setattr(activations.Quantize, "run", lambda *arguments: times.append(1) or run(*arguments))
+    monkeypatch.setattr(ops, "_call_native", lambda x, *rest: times.extend([1][: x.numel()]) or call(x, *rest))
     return times
+
+
+@torch.no_grad()
+def test_little_is_quantized_by_each(quantized, monkeypatch):
+    module, x = int8(Attention()), torch.randn(2, 24)
+    expected = module(x)
+    counts = []
+    for most in (47, 48):
+        monkeypatch.setattr(ops, "LITTLE", most)
+        quantized.clear()
+        assert torch.equal(module(x), expected)
+        counts.append(len(quantized))
+    assert counts == [2, 3]
 
 
 def separately(module, *inputs):
@@ -329,6 +349,7 @@ def test_long_inputs_do_not_keep_their_memory(monkeypatch):
     module = int8(Attention())
     x = torch.randn(200, 24)
     expected = separately(module, x)
+    module.v.bias.data = module.v.bias.data[::1].double()
     assert torch.equal(module(x), expected)
     assert execution._scratch._memory is None
 
@@ -361,7 +382,7 @@ def test_compiled(dynamic):
         x = torch.randn(rows, 24)
         assert torch.equal(compiled(x), separately(module, x))
     names = [str(target).removeprefix("tle_int8.") for target in graphs[-1]]
-    assert names == ["quantize", "linear_quantized", "linear_quantized", "linear"]
+    assert names == ["quantize", "linear_quantized", "linear_quantized", "packed_linear.bias"]
     assert len(graphs) <= 2, "one for the first shape, one for all others"
     assert module.gate._reader.of._codes is None
 

@@ -40,14 +40,17 @@ class KernelEntry:
     Attributes:
         call: ``call(*arguments, gx, gy, gz, threads)``, the fastest way in: pointers as addresses, no checks of what
             they point to. Keep the tensors and this object alive for as long as the call runs.
+        address: of the same for callers in machine code: a function of C that takes pointers, integers and floats.
     """
 
     def __init__(self, object_code: bytes, target: Target, name: str, schedule: str | None = None):
-        symbol = f"{name}_python"
-        self._loaded = LoadedObject(object_code, target, [symbol], runtime_symbols())
+        even = (schedule or current().name) == EVEN
+        symbol, native = f"{name}_python", f"{name}_launch{'' if even else '_dynamic'}"
+        self._loaded = LoadedObject(object_code, target, [symbol, native], runtime_symbols())
+        self.address = self._loaded.addresses[native]
         self._definition = _MethodDefinition(name.encode(), self._loaded.addresses[symbol], _METH_FASTCALL, None)
         # What the kernel gets as ``self``: NULL for even. CPython holds a reference to anything else.
-        bound = None if (schedule or current().name) == EVEN else id(True)
+        bound = None if even else id(True)
         self.call: Any = _new_function(ctypes.addressof(self._definition), bound, None)
 
     def __call__(self, *arguments: int | float, grid: tuple[int, int, int]) -> None:

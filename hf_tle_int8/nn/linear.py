@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from hf_tle_int8 import arithmetic, execution, ops
+from hf_tle_int8 import arithmetic, ops
 from hf_tle_int8.activations import Reader, called_in
 from hf_tle_int8.errors import (
     InputTypeError,
@@ -299,19 +299,19 @@ class TLEInt8Linear(nn.Linear):
         parameters: dict[str, Any] = self._parameters
         bias = parameters["bias"]
         if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-            arguments = x, parameters["weight"], parameters["weight_scale"], bias, self.in_features
-            if self._reader is None or self._forward_pre_hooks or self._forward_hooks:
-                return ops.linear(*arguments)
-            return ops.linear_of_shared(*arguments, self._reader)
+            reader = None if self._forward_pre_hooks or self._forward_hooks else self._reader
+            return ops.traced_linear(
+                x, parameters["weight"], parameters["weight_scale"], bias, self.in_features, reader
+            )
         # Another reference: a thread that turns the weight back must not take its memory from under the kernel.
         weight = self._weight().detach()
         if not (self._is_ready and is_packed(weight)):
             weight = self._packed_now(weight)
-        reader = self._reader
-        if reader is not None and not called_in(reader.of):
-            reader = None
         if is_packed(weight) and ops.is_plain_call(x, bias) and x.shape[-1] == self.in_features:
-            return execution.packed_linear(x, weight, parameters["weight_scale"], bias, reader)
+            reader = self._reader
+            if reader is not None and (x.numel() <= ops.LITTLE or not called_in(reader.of)):
+                reader = None
+            return ops.called_linear(x, weight, parameters["weight_scale"], bias, self.in_features, reader)
         return ops.linear(x, weight, self.weight_scale, bias, self.in_features)
 
     def _packed_now(self, weight: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from hf_tle_int8 import execution
+from hf_tle_int8 import execution, ops
 from hf_tle_int8.errors import InputTypeError, InputValueError
 from hf_tle_int8.packing import is_packed, unpack
 
@@ -54,6 +54,7 @@ def pack_parameter(weight: nn.Parameter, *shape: int) -> Tensor | None:
         packing = execution.layout().packing
         if is_packed(data):
             if packing.fits(data, *shape):
+                ops.prepare()
                 return data
             data = unpack(data, *shape[-2:])
         if data.shape != shape:
@@ -62,6 +63,7 @@ def pack_parameter(weight: nn.Parameter, *shape: int) -> Tensor | None:
                 f"Make a new layer of it, with its scale."
             )
         panels = packing.pack(data)
+        ops.prepare()
         # torch.func.functional_call puts the caller's own tensors in the place of parameters.
         if isinstance(weight, nn.Parameter):
             weight.data = panels

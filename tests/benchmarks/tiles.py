@@ -43,9 +43,9 @@ def linear(choice: Choice, m: int, n: int, k: int) -> Callable[[], None]:
     panels = packing.pack(torch.randint(-127, 128, (n, k), dtype=torch.int8))
     padded = panels.shape[1] * packing.group
     x, y, scale = torch.randn(m, k).bfloat16(), torch.empty((m, n), dtype=torch.bfloat16), torch.rand(n, 1)
-    how = quantize(execution._quantizer(x.dtype, choice.rows, choice.flipped), m, k, padded, choice)
+    how = quantize(execution._quantizer(x.dtype, choice.rows, choice.flipped).call, m, k, padded, choice)
     scratch = torch.empty(how.size, dtype=torch.int8)
-    call = execution._gemm((choice.tile_m, choice.tile_n), "bf16", None)
+    call = execution._gemm((choice.tile_m, choice.tile_n), "bf16", None).call
     programs = -(-m // choice.tile_m), -(-n // choice.tile_n)
 
     def run() -> None:

@@ -30,8 +30,12 @@ class ModuleBuilder:
 
     def add_table(self, values: Operand) -> Operand:
         """Add a constant vector as memory, and give its address."""
-        name = f"@table{len(self._globals)}"
-        self.add_global(f"{name} = internal constant {values.typed}, align 64")
+        return self.add_constant(f"{values.typed}, align 64")
+
+    def add_constant(self, text: str) -> Operand:
+        """Add a constant, its type and value written out, and give its address."""
+        name = f"@constant{len(self._globals)}"
+        self.add_global(f"{name} = internal constant {text}")
         return Operand(PTR, name)
 
     def likely(self) -> str:
