@@ -27,7 +27,8 @@ MOST_LOAD = 0.7
 CLI = ("-c", "import sys; from hf_tle_int8.cli.main import main; sys.exit(main())")
 PEERS = ["hf_tle_int8", "torch bf16", "torch fp32", "torch dynamic (x86)", "torch dynamic (onednn)", "onnxruntime",
          "OpenVINO", "llama.cpp"]  # fmt: skip
-MODELS = ["bf16", "fp32", "int8", "int8-head", "int8-fp32", "int8-head-fp32", "torch-dynamic", "llama.cpp"]
+MODELS = ["bf16", "fp32", "int8", "int8-head", "int8-fp32", "int8-head-fp32", "int8-head-compiled",
+          "torch-dynamic", "llama.cpp"]  # fmt: skip
 
 
 @dataclass(frozen=True)
