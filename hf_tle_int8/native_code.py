@@ -9,7 +9,7 @@ from hf_tle_int8.backend.ir import I1, I32, I64, PTR, FunctionBuilder, ModuleBui
 from hf_tle_int8.backend.torch_abi import TensorReader
 from hf_tle_int8.dispatch import WORK_PER_THREAD, Scheme
 
-# The numbers that `Slots` gives to torch's dtypes.
+# The numbers that `slot` takes for torch's dtypes.
 DTYPES = {torch_abi.FLOAT32: 0, torch_abi.FLOAT16: 1, torch_abi.BFLOAT16: 2}
 NO_BIAS = len(DTYPES)
 
@@ -106,7 +106,8 @@ class _Linear:
         self._require(f, contiguous, "a tensor is not contiguous")
         x, panels, scale, bias = known.values()
         some = [f.compare("sgt", each, constant(I64, 0)) for each in (x["dim"], k)]
-        self._require(f, some, "x has no dimensions, or in_features is not positive")
+        some.append(f.compare("sle", x["dim"], constant(I64, torch_abi.MOST_DIMENSIONS)))
+        self._require(f, some, "x has no dimensions or more than 64, or in_features is not positive")
         last = f.binary("sub", x["dim"], constant(I64, 1))
         same = f.compare("eq", f.load(I64, f.offset(x["sizes"], last, I64)), k)
         self._require(f, [same], "the last dimension of x is not in_features")

@@ -53,6 +53,8 @@ def environment() -> dict[str, str]:
     features = hwcap.cpu_features()
     return {
         **{package: _version(package) for package in _PACKAGES},
+        # With the build, which the version of PyPI's package leaves out.
+        "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),

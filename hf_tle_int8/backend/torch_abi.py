@@ -14,7 +14,7 @@ from hf_tle_int8.backend.openmp import runtime_symbols
 
 # torch's numbers of its dtypes (``c10::ScalarType``).
 INT8, FLOAT16, FLOAT32, BFLOAT16 = 1, 5, 6, 15
-# The most dimensions of a tensor of torch.
+# As torch's own operators take; a tensor may have more.
 MOST_DIMENSIONS = 64
 
 _CPU, _NO_INDEX = 0, -1

@@ -3,7 +3,8 @@
     python kernels/hub/lay_out.py FOLDER
 
 Python alone is enough; the same sources give the same bytes. The format is that of the requirements for kernels of
-https://huggingface.co/docs/kernels: one build variant, ``torch-cpu``, of pure Python.
+https://huggingface.co/docs/kernels: one build variant, ``torch-universal``, of pure Python, which a torch that is built
+for GPUs takes too.
 """
 
 import argparse
@@ -23,7 +24,7 @@ _VERSION_FILE = _REPOSITORY / "hf_tle_int8" / "version.py"
 NAME = "tle-int8"
 # By the Hub's convention, 0 is for kernels whose functions may still change.
 VERSION = 0
-VARIANT = "torch-cpu"
+VARIANT = "torch-universal"
 PUBLISHED = ("__init__.py", "functions.py", "operators.py", "requirement.py")
 
 

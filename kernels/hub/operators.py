@@ -28,7 +28,7 @@ def _name(operator: str) -> str:
 
 @functools.cache
 def _compiled(kernel: Any, types: frozenset[tuple[str, torch.dtype]], **values: int) -> Callable[..., None]:
-    return execution.compiled(kernel, {name: f"*{_TYPES[dtype]}" for name, dtype in types}, values)
+    return execution.compiled(kernel, {name: f"*{_TYPES[dtype]}" for name, dtype in types}, values).call
 
 
 def _choice(m: int, n: int, k: int) -> Choice:

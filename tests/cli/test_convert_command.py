@@ -144,8 +144,9 @@ def save_large(folder: Path) -> int:
 def resident_bytes(pid: int) -> tuple[int, int]:
     """Memory of the process itself, and what it has mapped of files."""
     lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    found = {line[0]: int(line[1]) * 1024 for line in lines if line[0] in ("RssAnon:", "RssFile:")}
-    return found["RssAnon:"], found["RssFile:"]
+    found = {line[0]: int(line[1]) * 1024 for line in lines if line[0] in ("RssAnon:", "RssFile:", "RssShmem:")}
+    # Files of a tmpfs, which /tmp may be, count as shared memory.
+    return found["RssAnon:"], found["RssFile:"] + found["RssShmem:"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

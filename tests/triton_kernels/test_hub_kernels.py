@@ -66,14 +66,14 @@ def run_python(*arguments, **variables):
 def test_metadata_is_what_the_package_asks_for(folder):
     build = folder / "build"
     (chosen, *_), trace = resolve_variants(get_variants_local(build))
-    assert chosen.variant_str == "torch-cpu"
+    assert chosen.variant_str == "torch-universal"
     assert all(isinstance(decision, VariantAccepted) for decision in trace)
-    found = kernels.Metadata.read_from_file(build / "torch-cpu" / "metadata.json")
+    found = kernels.Metadata.read_from_file(build / "torch-universal" / "metadata.json")
     for validator in [*default_metadata_validators(), ArchValidator()]:
-        validator.validate_metadata(metadata=found, variant="torch-cpu")
+        validator.validate_metadata(metadata=found, variant="torch-universal")
     assert (str(found.name), found.version, found.license) == ("tle-int8", 0, "Apache-2.0")
     assert found.id.isidentifier()
-    found.digest.validate(kernels._rust.Digest.hash_variant(found.digest.algorithm, build / "torch-cpu"))
+    found.digest.validate(kernels._rust.Digest.hash_variant(found.digest.algorithm, build / "torch-universal"))
 
 
 def test_the_card_and_the_licence(folder):
@@ -86,7 +86,7 @@ def test_the_card_and_the_licence(folder):
 def test_each_source_is_published_or_makes_the_folder(folder):
     sources = {file.name for file in HUB.iterdir() if file.is_file()}
     assert sources == {*LAY_OUT.PUBLISHED, "CARD.md", "lay_out.py"}
-    there = {file.name for file in (folder / "build/torch-cpu/kernels").glob("*.py")}
+    there = {file.name for file in (folder / "build/torch-universal/kernels").glob("*.py")}
     assert there == {file.name for file in (REPOSITORY / "kernels" / "tle_int8").glob("*.py")}
 
 
@@ -128,7 +128,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @NEEDS_KERNELS
 def test_it_is_loaded_from_the_folder_by_each_way(folder, int8, monkeypatch):
-    assert Path(int8.kernels.linear.__file__).parent == folder / "build/torch-cpu/kernels"
+    assert Path(int8.kernels.linear.__file__).parent == folder / "build/torch-universal/kernels"
     assert int8.__version__ == __version__
     assert kernels.get_local_kernel(folder, backend="cpu") is int8
     monkeypatch.setenv("LOCAL_KERNELS", f"{CARD_NAME}={folder}")
