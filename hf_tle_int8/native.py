@@ -1,5 +1,6 @@
 """Installs the implementation of ``tle_int8::packed_linear`` in machine code, once for a process."""
 
+import _thread
 import ctypes
 import functools
 import threading
@@ -15,23 +16,28 @@ _CODES = {torch_abi.FLOAT32: torch.float32, torch_abi.FLOAT16: torch.float16, to
 _DTYPES = {number: _CODES[code] for code, number in DTYPES.items()}
 
 # The signature of `native_code.PREPARE`.
-_PREPARE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_PREPARE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _lock = threading.Lock()
 # What machine code points into.
 _kept: list[Any] = []
+_messages: dict[bytes, Any] = {}
+# Whether `install` has been tried, and why it failed.
+_tried, _failure = False, ""
+
+
+def unavailable() -> str | None:
+    """Why each call of a layer passes through Python on its way to the kernels; None where it need not."""
+    return execution.unavailable() or _missing() or _failure or None
 
 
 @functools.cache
-def unavailable() -> str | None:
-    """Why each call of a layer passes through Python on its way to the kernels; None where it need not."""
-    reason = execution.unavailable()
-    if reason is not None:
-        return reason
+def _missing() -> str:
+    """What this torch lacks, if anything."""
     try:
         torch_abi.symbols()
     except RuntimeError as error:
         return str(error)
-    return None
+    return ""
 
 
 def install() -> str | None:
@@ -40,16 +46,15 @@ def install() -> str | None:
     Returns:
         None, or why that is `unavailable`.
     """
-    reason = unavailable()
-    if reason is None:
-        with _lock:
-            _installed()
-    return reason
-
-
-@functools.cache
-def _installed() -> None:
-    implement("tle_int8")
+    global _tried, _failure
+    with _lock:
+        if not _tried and unavailable() is None:
+            _tried = True
+            try:
+                implement("tle_int8")
+            except RuntimeError as error:
+                _failure = f"the operator cannot be made: {error}"
+    return unavailable()
 
 
 def implement(namespace: str) -> None:
@@ -64,16 +69,19 @@ def implement(namespace: str) -> None:
     layout, target = execution.layout(), execution.target()
     slots = (ctypes.c_void_p * native_code.slot_count(len(layout.tiles)))()
 
-    def prepare(dtype: int, bias: int, tile: int) -> int | None:
+    def prepare(dtype: int, bias: int, tile: int, failure: int) -> None:
         try:
             kernels = execution.addresses(layout.tiles[tile], _DTYPES[dtype], _DTYPES.get(bias))
-        except Exception as error:  # noqa: BLE001 - the caller is machine code, which has torch raise it again
-            message = ctypes.create_string_buffer(f"{type(error).__name__}: {error}".encode())
-            _kept.append(message)
-            return ctypes.addressof(message)
+        except BaseException as error:  # noqa: BLE001 - the caller is machine code, which has torch raise it again
+            words = f"{type(error).__name__}: {error}".encode(errors="replace")
+            message = _messages.setdefault(words, ctypes.create_string_buffer(words))
+            ctypes.c_void_p.from_address(failure).value = ctypes.addressof(message)
+            if isinstance(error, KeyboardInterrupt):
+                _thread.interrupt_main()
+            return
         first = native_code.slot(dtype, bias, tile, len(layout.tiles))
         slots[first], slots[first + 1] = kernels
-        return None
+        ctypes.c_void_p.from_address(failure).value = None
 
     callback = _PREPARE(prepare)
     own = {

@@ -18,8 +18,8 @@ _NO_RESULT = "there is no memory for the result"
 
 
 # What the code is linked with: `slot_count` addresses of kernels, or 0, ``[dtype of x][dtype of the bias, or
-# none][tile][gemm, quantize]``; and a function of C that takes the three numbers, fills both slots and returns null; or
-# a message.
+# none][tile][gemm, quantize]``; and a function of C that takes the three numbers and an address, fills both slots and
+# writes null there; or a message.
 SLOTS, PREPARE = "linear_slots", "linear_prepare"
 
 
@@ -156,8 +156,11 @@ class _Linear:
         products = f.binary("mul", f.binary("mul", m, n), k)
         enough = f.intrinsic("smax", f.binary("sdiv", products, constant(I64, WORK_PER_THREAD)), constant(I64, 1))
         team = f.intrinsic("smin", f.cast("sext", torch_abi.threads(f), I64), enough)
+        data = {name: reader.get("data_ptr", given[name]) for name in _TENSORS}
+        there = [f.compare("ne", address, constant(PTR, 0)) for address in data.values()]
+        self._require(f, [f.compare("eq", reader.failed, constant(I1, 0)), *there], "a tensor has no memory")
         padded_k = _padded(f, k, self.layout.packing.k_multiple)
-        room = f.binary("mul", _rounded_up(f, m, tile_m), tile_m)
+        room = f.binary("mul", _parts(f, m, tile_m), tile_m)
         scales = _padded(f, f.binary("mul", room, constant(I64, 4)), ALIGNMENT)
         size = _padded(f, f.binary("add", scales, f.binary("mul", room, padded_k)), ALIGNMENT)
         memory = f.call("aligned_alloc", PTR, constant(I64, ALIGNMENT), size)
@@ -171,13 +174,11 @@ class _Linear:
         f.return_(torch_abi.text(self.module, _NO_RESULT))
         f.place(made)
         f.store(y, given["result"])
-        data = {name: reader.get("data_ptr", given[name]) for name in _TENSORS}
         one = constant(I64, 1)
-        pointers = [data["x"], codes, memory]
-        _launch(f, quantize, [pointers[0], k, *pointers[1:]], [m, k, padded_k, _rounded_up(f, m, rows), one, one, team])
+        _launch(f, quantize, [data["x"], k, codes, memory], [m, k, padded_k, _parts(f, m, rows), one, one, team])
         bias = f.select(given["biased"], data["bias"], constant(PTR, 0))
         pointers = [codes, memory, data["panels"], data["scale"], bias, reader.get("data_ptr", y)]
-        programs = [_rounded_up(f, m, tile_m), _rounded_up(f, n, tile_n), one, team]
+        programs = [_parts(f, m, tile_m), _parts(f, n, tile_n), one, team]
         _launch(f, gemm, [*pointers, n], [m, n, padded_k, *programs])
         f.call_procedure("free", memory)
         f.return_(constant(PTR, 0))
@@ -204,7 +205,10 @@ class _Linear:
         there = [f.compare("ne", f.load(PTR, place), constant(PTR, 0)) for place in places]
         f.branch(f.binary("and", *there), ready, missing, likely=True)
         f.place(missing)
-        message = f.call(PREPARE, PTR, dtype, bias, tile)
+        # Stays there if the function is left in any other way.
+        f.store(torch_abi.text(self.module, "the compilation of a kernel was interrupted"), f.parameters["result"])
+        f.call_procedure(PREPARE, dtype, bias, tile, f.parameters["result"])
+        message = f.load(PTR, f.parameters["result"])
         failed = f.label("failed")
         f.branch(f.compare("eq", message, constant(PTR, 0)), ready, failed, likely=True)
         f.place(failed)
@@ -237,12 +241,11 @@ def _launch(f: FunctionBuilder, kernel: Operand, arguments: list[Operand], integ
     f.do(f"call void {kernel.text}({', '.join(each.typed for each in given)})")
 
 
-def _rounded_up(f: FunctionBuilder, value: Operand, divisor: Operand) -> Operand:
+def _parts(f: FunctionBuilder, value: Operand, divisor: Operand) -> Operand:
     """``ceil(value / divisor)``."""
     return f.binary("sdiv", f.binary("add", value, f.binary("sub", divisor, constant(I64, 1))), divisor)
 
 
 def _padded(f: FunctionBuilder, value: Operand, multiple: int, unit: int = 1) -> Operand:
     """``value`` rounded up to a multiple, in units."""
-    parts = f.binary("sdiv", f.binary("add", value, constant(I64, multiple - 1)), constant(I64, multiple))
-    return f.binary("mul", parts, constant(I64, multiple // unit))
+    return f.binary("mul", _parts(f, value, constant(I64, multiple)), constant(I64, multiple // unit))

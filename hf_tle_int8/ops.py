@@ -14,7 +14,8 @@ from torch.autograd import forward_ad
 from hf_tle_int8 import arithmetic, execution, native
 from hf_tle_int8.activations import Reader, traced_in
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
-from hf_tle_int8.packing import is_packed, unpack, unpack_channels
+from hf_tle_int8.import_hook import after_import
+from hf_tle_int8.packing import Packing, is_packed, unpack, unpack_channels
 
 # Looked up once: each call of a layer asks them.
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
@@ -23,8 +24,10 @@ _transform, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get
 # Elements of an input that are quantized anew for each linear sooner than it is found out who shares them.
 LITTLE = 1 << 13
 
-# Whether ``packed_linear`` is implemented; its implementation, in machine code, is not made when this is imported.
-_is_native = False
+# The panels that ``packed_linear`` takes, once it is implemented: that is not when this is imported.
+_native_packing: Packing | None = None
+# Dimensions of an input that it takes.
+_MOST_DIMENSIONS = 64
 
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) -> Tensor")
@@ -88,6 +91,7 @@ def traced_linear(
         reader: which of the linears that share ``x`` this is.
     """
     differentiated = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
+    differentiated = differentiated or _is_transformed() or forward_ad._current_level >= 0
     compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
     if differentiated or not compiled:
         return linear(x, weight, weight_scale, bias, in_features)
@@ -95,7 +99,8 @@ def traced_linear(
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     shares = reader is not None and not statically_known_true(x.numel() <= LITTLE) and traced_in(reader.of)
-    if not shares and _is_native and is_packed(weight) and _fits_native(weight, weight_scale, bias):
+    fits = _native_packing is not None and _native_packing.fits(weight, weight_scale.shape[0], in_features)
+    if fits and not shares and x.dim() <= _MOST_DIMENSIONS and _fits_native(weight, weight_scale, bias):
         check_input(x, weight, weight_scale, bias, in_features)
         return _call_native(x.contiguous(), weight, weight_scale, bias, in_features)
     if reader is None or not shares:
@@ -103,6 +108,15 @@ def traced_linear(
     check_input(x, weight, weight_scale, bias, in_features)
     quantized = reader.of.traced(x, reader.bit)
     return torch.ops.tle_int8.linear_quantized(x, quantized, weight, weight_scale, bias, in_features)
+
+
+def _is_transformed() -> bool:
+    """Whether a transformation of ``torch.func`` is at work, which makes no input ``requires_grad`` for Dynamo."""
+    return _transform() is not None
+
+
+# Before anything is traced; at once, this would import Dynamo.
+after_import("torch._dynamo", lambda _: torch.compiler.assume_constant_result(_is_transformed))
 
 
 def called_linear(
@@ -113,18 +127,21 @@ def called_linear(
     Args:
         reader: which of the linears that share ``x`` this is, if it does.
     """
-    if reader is None and _is_native and x.is_contiguous() and _fits_native(panels, weight_scale, bias):
+    if reader is None and x.is_contiguous() and _fits_native(panels, weight_scale, bias):
         return _call_native(x, panels, weight_scale, bias, in_features)
     return execution.packed_linear(x, panels, weight_scale, bias, reader)
 
 
 def prepare() -> None:
     """Let calls reach the kernels without Python from now on; warns once where they cannot."""
-    global _is_native
-    if not _is_native and (reason := native.install()) is None:
-        _is_native = True
-    elif not _is_native:
-        _warn_of_slow_calls(str(reason))
+    global _native_packing
+    if _native_packing is not None:
+        return
+    reason = native.install()
+    if reason is None:
+        _native_packing = execution.layout().packing
+    else:
+        _warn_of_slow_calls(reason)
 
 
 @functools.cache
@@ -138,7 +155,8 @@ def _warn_of_slow_calls(reason: str) -> None:
 
 def _fits_native(panels: Tensor, weight_scale: Tensor, bias: Tensor | None) -> bool:
     return (
-        panels.is_contiguous()
+        _native_packing is not None
+        and panels.is_contiguous()
         and weight_scale.dtype is torch.float32
         and weight_scale.is_contiguous()
         and (bias is None or (bias.dtype in arithmetic.FLOAT_DTYPES and bias.is_contiguous()))
@@ -160,7 +178,7 @@ def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
         and not x.is_neg()
         and not x._is_zerotensor()
         and x.dtype in arithmetic.FLOAT_DTYPES
-        and x.dim() > 0
+        and 0 < x.dim() <= _MOST_DIMENSIONS
         and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
         and forward_ad._current_level < 0
         and not _dispatch_modes()
@@ -253,10 +271,13 @@ def _linear_quantized_fake(
 
 
 def _packed_linear_fake(x: Tensor, panels: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+    # Some on the meta device and some not would end here too, and give memory that nothing has been written to.
+    check_input(x, panels, weight_scale, None, in_features)
     return _linear_fake(x, panels, weight_scale, None, in_features)
 
 
 def _packed_linear_bias_fake(x: Tensor, panels: Tensor, weight_scale: Tensor, bias: Tensor, in_features: int) -> Tensor:
+    check_input(x, panels, weight_scale, bias, in_features)
     return _linear_fake(x, panels, weight_scale, bias, in_features)
 
 

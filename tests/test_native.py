@@ -1,6 +1,7 @@
 """Linears in machine code: the bits of those in Python, arguments that do not go together, and what cannot be had."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -18,6 +19,7 @@ from torch import nn
 from hf_tle_int8 import execution, explain, native, ops
 from hf_tle_int8.arithmetic import int8_linear
 from hf_tle_int8.backend import torch_abi
+from hf_tle_int8.errors import UnsupportedPlacementError
 from hf_tle_int8.nn import TLEInt8Linear
 from hf_tle_int8.report import environment
 
@@ -246,6 +248,108 @@ def test_gradients_flow_as_ever_when_compiled():
     assert torch.equal(leaves[0].grad, leaves[1].grad)
 
 
+@pytest.mark.parametrize("transform", ["grad", "vjp", "jvp"])
+def test_no_derivative_is_silently_zero_when_compiled(transform):
+    torch._dynamo.reset()
+    made, x = layer(), torch.ones(3, 70)
+
+    def derivative(x):
+        if transform == "grad":
+            return torch.func.grad(lambda each: made(each).sum())(x)
+        if transform == "vjp":
+            return torch.func.vjp(lambda each: made(each).sum(), x)[1](torch.tensor(1.0))
+        return torch.func.jvp(lambda each: made(each).sum(), (x,), (torch.ones_like(x),))
+
+    with pytest.raises((torch._dynamo.exc.TorchDynamoException, NotImplementedError)):
+        torch.compile(derivative, fullgraph=True, backend="aot_eager")(x)
+
+
+@torch.no_grad()
+def test_panels_of_another_cpu_run_where_they_are_compiled():
+    torch._dynamo.reset()
+    made, x = layer(), torch.randn(3, 70)
+    expected = run(made, x)
+    here = execution.layout().packing
+    other = dataclasses.replace(here, columns=here.columns * 2, n_multiple=here.n_multiple * 2)
+    made._weight().data = other.pack(made.weight.detach())
+    ops._warn_of_other_weights.cache_clear()
+    with pytest.warns(RuntimeWarning, match="packed for another CPU"):
+        assert torch.equal(torch.compile(made, fullgraph=True, backend="aot_eager")(x), expected)
+
+
+@torch.no_grad()
+def test_more_dimensions_than_it_takes_run_in_python():
+    made, x = layer(), torch.randn((1,) * 69 + (70,))
+    assert torch.equal(made(x).flatten(), run(made, x.flatten()))
+
+
+def test_tensors_of_several_devices_are_refused():
+    operator, (weight, scale, bias, k) = operands(layer(bias=torch.float32))
+    for given in ((weight, scale, bias.to("meta")), (weight, scale.to("meta"), bias), (weight.to("meta"), scale, bias)):
+        with pytest.raises(UnsupportedPlacementError, match="meta|cpu"):
+            operator(torch.randn(3, 70), *given, k)
+
+
+def test_tensors_without_memory_are_refused():
+    operator, own = operands(layer())
+    x = torch.randn(3, 70)
+    x.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="a tensor has no memory"):
+        operator(x, *own)
+
+
+INTERRUPTED = """
+import sys, time, torch
+from hf_tle_int8 import TLEInt8Linear, execution
+
+def interrupt(*_):
+    raise {error}
+
+layer = TLEInt8Linear(torch.ones(5, 7, dtype=torch.int8), torch.ones(5)).pack_()
+addresses, execution.addresses = execution.addresses, interrupt
+try:
+    layer(torch.ones(1, 7))
+    time.sleep(1)
+except BaseException as error:
+    print(type(error).__name__, error)
+execution.addresses = addresses
+assert (layer(torch.ones(1, 7)) == 7).all()
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit(3)", "OSError('\\udc80')"])
+def test_an_interrupted_compilation_is_raised(error):
+    script = INTERRUPTED.format(error=error)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert error.split("(")[0] in done.stdout
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """An installation that fails, though nothing is missing."""
+
+    def fail(_):
+        raise RuntimeError("torch refuses")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "implement", fail)
+        patch.setattr(native, "_tried", False)
+        patch.setattr(native, "_failure", "")
+        patch.setattr(ops, "_native_packing", None)
+        ops._warn_of_slow_calls.cache_clear()
+        yield
+    ops.prepare()
+
+
+def test_layers_run_where_it_cannot_be_installed(failing):
+    with pytest.warns(RuntimeWarning, match="through Python: the operator cannot be made: torch refuses"):
+        made = layer()
+    assert "torch refuses" in environment()["INT8 linears are called"]
+    x = torch.randn(3, 70)
+    assert torch.equal(made(x), execution.packed_linear(x, made._weight().detach(), made.weight_scale, None))
+
+
 @pytest.fixture
 def older_torch(monkeypatch):
     """A torch without the C interface."""
@@ -254,11 +358,11 @@ def older_torch(monkeypatch):
         raise RuntimeError("torch 1.0 has no aoti_torch_check in its C interface. Install another torch.")
 
     def forget():
-        native.unavailable.cache_clear()
+        native._missing.cache_clear()
         ops._warn_of_slow_calls.cache_clear()
 
     monkeypatch.setattr(torch_abi, "symbols", refuse)
-    monkeypatch.setattr(ops, "_is_native", False)
+    monkeypatch.setattr(ops, "_native_packing", None)
     forget()
     yield
     monkeypatch.undo()
@@ -286,6 +390,6 @@ def test_it_is_shown_where_it_is_used():
 
 
 def test_importing_makes_nothing():
-    script = "import hf_tle_int8.nn, sys; from hf_tle_int8 import ops; assert not ops._is_native; print(*sys.modules)"
+    script = "import sys; from hf_tle_int8 import nn, ops; assert ops._native_packing is None; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "llvmlite.binding" not in done.stdout.split()

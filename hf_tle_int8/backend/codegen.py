@@ -63,20 +63,21 @@ def target_machine(target: Target) -> Any:
 
 
 def function_attributes(target: Target) -> str:
-    """The attributes that every function of a kernel has, as the text of an IR attribute group."""
+    """The attributes that every function has, as the text of an IR attribute group."""
     features = f'"target-features"="{target.feature_string}"' if target.features else ""
     width = f'"prefer-vector-width"="{8 * target.vector_bytes}" "min-legal-vector-width"="{8 * target.vector_bytes}"'
     cpu = f'"target-cpu"="{target.cpu}" "tune-cpu"="{target.tune}"'
-    return f'nounwind "no-trapping-math"="true" "frame-pointer"="none" {cpu} {features} {width}'
+    return f'"no-trapping-math"="true" "frame-pointer"="none" {cpu} {features} {width}'
 
 
 def module_text(target: Target, body: str) -> str:
-    """A module around ``body``, whose functions carry the attribute group ``#0``."""
+    """A module around ``body``, whose functions carry the attribute group ``#0``; or ``#1``, if they may throw."""
     return (
         f'target triple = "{target.triple}"\n'
         f'target datalayout = "{target_machine(target).target_data}"\n'
         f"{body}\n"
-        f"attributes #0 = {{ {function_attributes(target)} }}\n"
+        f"attributes #0 = {{ nounwind {function_attributes(target)} }}\n"
+        f"attributes #1 = {{ uwtable {function_attributes(target)} }}\n"
     )
 
 

@@ -66,7 +66,7 @@ def implement(namespace: str, name: str, address: int) -> None:
     """Register the function at ``address`` for tensors of the CPU, for as long as this process lives.
 
     Args:
-        namespace: of an operator whose schema is defined.
+        namespace: of the operator; its schema should be defined.
         name: of the operator, with its overload if it has one: ``linear.bias``.
         address: of a function that `add_entry` has added.
 
@@ -137,8 +137,7 @@ def threads(f: FunctionBuilder) -> Operand:
 def add_entry(module: ModuleBuilder, name: str, run: str, operator: str) -> None:
     """Add ``<name>(stack, arguments, results)``, which torch can call, around a function that may fail.
 
-    No frame of ours is left when torch's exception is thrown, as nothing could unwind it: the call of what throws is
-    the last one.
+    The call of what throws torch's exception is the last one, so that no frame of ours is left to be unwound.
 
     Args:
         module: one with ``run(stack)``, which returns null, or a message if it fails; see `implement`.
@@ -146,7 +145,7 @@ def add_entry(module: ModuleBuilder, name: str, run: str, operator: str) -> None
         run: of that function.
         operator: what an error names.
     """
-    f = FunctionBuilder(module, name, {"stack": PTR, "arguments": I64, "results": I64})
+    f = FunctionBuilder(module, name, {"stack": PTR, "arguments": I64, "results": I64}, throws=True)
     failed, done = f.label("failed"), f.label("done")
     message = f.emit(PTR, f"call ptr @{run}({f.parameters['stack'].typed}) noinline")
     f.branch(f.compare("eq", message, constant(PTR, 0)), done, failed, likely=True)

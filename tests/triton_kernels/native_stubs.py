@@ -51,8 +51,9 @@ define i32 @aoti_torch_get_sizes(ptr %tensor, ptr %to) #0 {{
   store ptr %place, ptr %to
   ret i32 0
 }}
-define ptr @{native_code.PREPARE}(i64 %dtype, i64 %bias, i64 %tile) #0 {{
-  ret ptr @no_kernel
+define void @{native_code.PREPARE}(i64 %dtype, i64 %bias, i64 %tile, ptr %to) #0 {{
+  store ptr @no_kernel, ptr %to
+  ret void
 }}
 define i32 @_ZN2at15get_num_threadsEv() #0 {{
   ret i32 {threads}

@@ -60,6 +60,7 @@ class FunctionBuilder:
         parameters: names and types.
         linkage: ``""`` (external) or ``internal``.
         result: what it returns; None for nothing.
+        throws: whether exceptions of C++ may leave it.
 
     Attributes:
         scratch_bytes: once it is finished, how many bytes its last parameter, ``scratch``, must point to, aligned to 64
@@ -73,11 +74,13 @@ class FunctionBuilder:
         parameters: dict[str, IRType],
         linkage: str = "",
         result: IRType | None = None,
+        throws: bool = False,
     ):
         self.module = module
         self.name = name
         self.linkage = linkage
         self.result = result
+        self._attributes = "#1" if throws else "#0"
         self.parameters = {parameter: Operand(kind, f"%{parameter}") for parameter, kind in parameters.items()}
         self._counter = 0
         self.current = Label("entry")
@@ -97,7 +100,9 @@ class FunctionBuilder:
         linkage = f"{self.linkage} " if self.linkage else ""
         body = "\n".join("\n".join([f"{label.name}:", *label.lines]) for label in self._labels)
         result = "void" if self.result is None else str(self.result)
-        self.module.add_function(f"define {linkage}{result} @{self.name}({signature}) #0 {{\n{body}\n}}")
+        self.module.add_function(
+            f"define {linkage}{result} @{self.name}({signature}) {self._attributes} {{\n{body}\n}}"
+        )
 
     # Positions
 
