@@ -135,7 +135,8 @@ class LayerTable:
             f"{totals['convertible_layers']} that TLEInt8Config() would convert, {totals['float_layers']} in floating "
             f"point; {totals['total_bytes']:,} bytes in all."
         )
-        called = [] if native.unavailable() is None else [f"INT8 linears are called {facts['called']}"]
+        slowly = native.unavailable() is not None and execution.unavailable() is None
+        called = [f"INT8 linears are called {facts['called']}"] * slowly
         return "\n".join(
             [f"INT8 linears run on {facts['runs_on']}{target}.", *called, *self.notes, "", *_aligned(lines), "", sums]
         )

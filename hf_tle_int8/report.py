@@ -86,7 +86,9 @@ def what_runs_linears() -> str:
 
 
 def what_calls_linears() -> str:
-    """How a call of a layer gets to the kernels, and why so if it passes through Python."""
+    """How a call of a layer gets to the kernels, if there are any, and why so if it passes through Python."""
+    if execution.unavailable() is not None:
+        return "in plain torch"
     reason = native.unavailable()
     return "by torch's dispatcher, in machine code" if reason is None else f"through Python: {reason}"
 
