@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 
 from hf_tle_int8 import arithmetic, execution, native
 from hf_tle_int8.activations import Reader, traced_in
+from hf_tle_int8.backend.torch_abi import MOST_DIMENSIONS
 from hf_tle_int8.errors import InputTypeError, InputValueError, UnsupportedPlacementError
 from hf_tle_int8.import_hook import after_import
 from hf_tle_int8.packing import Packing, is_packed, unpack, unpack_channels
@@ -26,8 +27,6 @@ LITTLE = 1 << 13
 
 # The panels that ``packed_linear`` takes, once it is implemented: that is not when this is imported.
 _native_packing: Packing | None = None
-# Dimensions of an input that it takes.
-_MOST_DIMENSIONS = 64
 
 _LIBRARY = torch.library.Library("tle_int8", "DEF")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, int in_features) -> Tensor")
@@ -100,7 +99,7 @@ def traced_linear(
 
     shares = reader is not None and not statically_known_true(x.numel() <= LITTLE) and traced_in(reader.of)
     fits = _native_packing is not None and _native_packing.fits(weight, weight_scale.shape[0], in_features)
-    if fits and not shares and x.dim() <= _MOST_DIMENSIONS and _fits_native(weight, weight_scale, bias):
+    if fits and not shares and x.dim() <= MOST_DIMENSIONS and _fits_native(weight, weight_scale, bias):
         check_input(x, weight, weight_scale, bias, in_features)
         return _call_native(x.contiguous(), weight, weight_scale, bias, in_features)
     if reader is None or not shares:
@@ -178,7 +177,7 @@ def is_plain_call(x: Tensor, bias: Tensor | None) -> bool:
         and not x.is_neg()
         and not x._is_zerotensor()
         and x.dtype in arithmetic.FLOAT_DTYPES
-        and 0 < x.dim() <= _MOST_DIMENSIONS
+        and 0 < x.dim() <= MOST_DIMENSIONS
         and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
         and forward_ad._current_level < 0
         and not _dispatch_modes()
