@@ -171,7 +171,7 @@ class _Linear:
         f.branch(f.compare("ne", y, constant(PTR, 0)), made, failed, likely=True)
         f.place(failed)
         f.call_procedure("free", memory)
-        f.return_(torch_abi.text(self.module, _NO_RESULT))
+        f.return_(self.module.add_text(_NO_RESULT))
         f.place(made)
         f.store(y, given["result"])
         one = constant(I64, 1)
@@ -206,7 +206,7 @@ class _Linear:
         f.branch(f.binary("and", *there), ready, missing, likely=True)
         f.place(missing)
         # Stays there if the function is left in any other way.
-        f.store(torch_abi.text(self.module, "the compilation of a kernel was interrupted"), f.parameters["result"])
+        f.store(self.module.add_text("the compilation of a kernel was interrupted"), f.parameters["result"])
         f.call_procedure(PREPARE, dtype, bias, tile, f.parameters["result"])
         message = f.load(PTR, f.parameters["result"])
         failed = f.label("failed")
@@ -231,7 +231,7 @@ class _Linear:
         holds, fails = f.label("holds"), f.label("fails")
         f.branch(functools.reduce(lambda a, b: f.binary("and", a, b), conditions), holds, fails, likely=True)
         f.place(fails)
-        f.return_(torch_abi.text(self.module, message))
+        f.return_(self.module.add_text(message))
         f.place(holds)
 
 

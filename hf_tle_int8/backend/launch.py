@@ -156,9 +156,8 @@ def add_python_entry(module: ModuleBuilder, name: str, parameters: dict[str, IRT
     message = f"{name} takes {len(kinds)} arguments: its own, the grid (x, y, z) and the number of threads"
     module.declare_global("_Py_NoneStruct", I8)
     module.declare_global("PyExc_TypeError", PTR)
-    module.add_global(f'@{name}_usage = internal constant [{len(message) + 1} x i8] c"{message}\\00"')
     error = f.load(PTR, Operand(PTR, "@PyExc_TypeError"))
-    f.call_procedure("PyErr_SetString", error, Operand(PTR, f"@{name}_usage"))
+    f.call_procedure("PyErr_SetString", error, module.add_text(message))
     f.jump(fail)
     f.place(fail)
     f.return_(null)

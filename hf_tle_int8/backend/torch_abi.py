@@ -152,14 +152,8 @@ def add_entry(module: ModuleBuilder, name: str, run: str, operator: str) -> None
     f.place(done)
     f.return_()
     f.place(failed)
-    where = text(module, operator)
+    where = module.add_text(operator)
     f.module.declare("aoti_torch_check", None, [I1, PTR, PTR, I32, PTR])
     f.do(f"tail call void @aoti_torch_check(i1 zeroext false, {where.typed}, {where.typed}, i32 0, {message.typed})")
     f.return_()
     f.finish()
-
-
-def text(module: ModuleBuilder, words: str) -> Operand:
-    """The address of a constant C string of ASCII."""
-    escaped = "".join(character if character.isalnum() else f"\\{ord(character):02X}" for character in words)
-    return module.add_constant(f'[{len(words) + 1} x i8] c"{escaped}\\00"')

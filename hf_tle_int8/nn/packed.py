@@ -52,9 +52,9 @@ def pack_parameter(weight: nn.Parameter, *shape: int) -> Tensor | None:
             _warn_of_missing_kernels(reason)
             return None
         packing = execution.layout().packing
+        ops.prepare()
         if is_packed(data):
             if packing.fits(data, *shape):
-                ops.prepare()
                 return data
             data = unpack(data, *shape[-2:])
         if data.shape != shape:
@@ -63,7 +63,6 @@ def pack_parameter(weight: nn.Parameter, *shape: int) -> Tensor | None:
                 f"Make a new layer of it, with its scale."
             )
         panels = packing.pack(data)
-        ops.prepare()
         # torch.func.functional_call puts the caller's own tensors in the place of parameters.
         if isinstance(weight, nn.Parameter):
             weight.data = panels

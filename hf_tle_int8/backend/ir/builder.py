@@ -38,6 +38,11 @@ class ModuleBuilder:
         self.add_global(f"{name} = internal constant {text}")
         return Operand(PTR, name)
 
+    def add_text(self, words: str) -> Operand:
+        """Add a constant C string of ASCII, and give its address."""
+        escaped = "".join(character if character.isalnum() else f"\\{ord(character):02X}" for character in words)
+        return self.add_constant(f'[{len(words) + 1} x i8] c"{escaped}\\00"')
+
     def likely(self) -> str:
         """The metadata of a branch that nearly always goes to the first of its labels."""
         self._declarations["!0"] = '!0 = !{!"branch_weights", i32 1000, i32 1}'
